@@ -7,7 +7,7 @@ read_globals = {
 }
 max_line_length = 140
 exclude_files = { "build", "build.luarocks", "lua_modules", "node_modules" }
-files["spec"] = { std = "min+busted" }
+files["spec"] = { std = "max+busted" }
 files["bench"] = { std = "lua54" }
 files[".ci"] = { std = "lua54" }
 files["opensandbox-scm-1.rockspec"] = { std = "rockspec" }
