@@ -1,0 +1,337 @@
+--- Tasks, and the one place where waiting is decided.
+--
+-- `await` parks a task of ours, pumps I/O only when a user's own coroutine waits inside a task, and else blocks in the
+-- loop's `step`, resuming tasks meanwhile. C never yields, and nobody else calls `loop:step`.
+local errors = require "opensandbox.errors"
+
+local M = {}
+
+local core -- opensandbox.core, loaded at the first wait
+local S -- the scheduler of this Lua state; kept in the core's context, so that a reloaded module finds it
+
+local YIELD = "opensandbox.task.yield"
+local SHIELD_SECONDS = 5
+
+local unpack = table.unpack or unpack
+local coroutine_running, coroutine_yield = coroutine.running, coroutine.yield
+
+local function pack(...)
+  return { n = select("#", ...), ... }
+end
+
+local function load_core()
+  core = require "opensandbox.core"
+  local context = core.context()
+  S = context.scheduler
+  if not S then
+    S = { ready = {}, parked = {}, queue = {}, head = 1, tail = 0, loop = core.loop() }
+    context.scheduler = S
+  end
+  return core
+end
+
+--- The scheduler, made at first use.
+local function scheduler()
+  if not S then load_core() end
+  return S
+end
+
+--- The task whose own coroutine runs now, or nil in the main script and in a user's own coroutine.
+local function current_task()
+  local task = S and S.current
+  if task and coroutine_running() == task.running then return task end
+end
+
+---------------------------------------------------------------------------------------------------------------------
+-- protected calls
+
+-- Lua 5.1 cannot yield through pcall. There the protected function runs in a coroutine of its own that the scheduler
+-- knows as the task's, and its yields are passed on.
+local yields_through_pcall = coroutine.wrap(function()
+  return pcall(coroutine.yield, true)
+end)()
+
+local passes_arguments = select(2, xpcall(function(value) return value end, print, true)) == true -- not in Lua 5.1
+
+local function resume_inner(task, outer, inner, ...)
+  local results = pack(coroutine.resume(inner, ...))
+  while coroutine.status(inner) == "suspended" do
+    task.running = outer
+    coroutine_yield(YIELD)
+    task.running = inner
+    results = pack(coroutine.resume(inner))
+  end
+  return results
+end
+
+--- xpcall that takes arguments and lets a task wait inside, on every Lua.
+-- @tparam function fn
+-- @tparam function handler gets the error, where it was raised
+-- @param ... arguments of fn
+function M.xpcall(fn, handler, ...)
+  local task = not yields_through_pcall and current_task()
+  if not task then
+    if passes_arguments then return xpcall(fn, handler, ...) end
+    local arguments = pack(...)
+    return xpcall(function() return fn(unpack(arguments, 1, arguments.n)) end, handler)
+  end
+  local outer = task.running
+  local inner = coroutine.create(function(...)
+    local arguments = pack(...)
+    return pack(fn(unpack(arguments, 1, arguments.n)))
+  end)
+  task.running = inner
+  local results = resume_inner(task, outer, inner, ...)
+  task.running = outer
+  if results[1] then
+    local values = results[2]
+    return true, unpack(values, 1, values.n)
+  end
+  return false, handler(results[2], inner)
+end
+
+--- pcall that lets a task wait inside, on every Lua.
+function M.pcall(fn, ...)
+  return M.xpcall(fn, function(value) return value end, ...)
+end
+
+---------------------------------------------------------------------------------------------------------------------
+-- queue and parking
+
+local function enqueue(task)
+  if task.queued or task.done then return end
+  task.queued = true
+  S.tail = S.tail + 1
+  S.queue[S.tail] = task
+end
+
+local function park_on(id, task)
+  local waiting = S.parked[id]
+  if not waiting then
+    S.parked[id] = { task }
+  else
+    waiting[#waiting + 1] = task
+  end
+end
+
+local function unpark_from(id, task)
+  local waiting = S.parked[id]
+  if not waiting then return end
+  for i = #waiting, 1, -1 do
+    if waiting[i] == task then table.remove(waiting, i) end
+  end
+  if #waiting == 0 then S.parked[id] = nil end
+end
+
+--- Makes every task runnable that waits on one of the first `count` sources of S.ready.
+local function collect(count)
+  for i = 1, count do
+    local waiting = S.parked[S.ready[i]]
+    if waiting then
+      for j = 1, #waiting do enqueue(waiting[j]) end
+    end
+  end
+end
+
+local function cancelled()
+  return errors.new { code = "cancelled", message = "the task was cancelled" }
+end
+
+--- Raises where the task must not go on waiting.
+local function check_cancelled(task)
+  if task.cancel_requested and not task.shielded then error(cancelled(), 0) end
+end
+
+local function finish(task, ok, ...)
+  task.done = true
+  if ok then
+    task.results = pack(...)
+    task.status = "done"
+  else
+    local failure = ...
+    task.failure = failure
+    task.status = task.cancel_requested and "cancelled" or "failed"
+  end
+  local joiners = task.joiners
+  task.joiners = nil
+  for i = 1, joiners and #joiners or 0 do enqueue(joiners[i]) end
+end
+
+local function resume(task)
+  task.queued = false
+  if task.done then return end
+  S.current = task
+  local ok, token = coroutine.resume(task.co)
+  S.current = nil
+  if not ok then
+    finish(task, false, token)
+  elseif coroutine.status(task.co) == "suspended" and token ~= YIELD then
+    -- the task's function yielded by itself; nobody but us resumes it, so let the others go on and come back
+    enqueue(task)
+  end
+end
+
+--- Resumes the tasks that are runnable now, each once. Tells whether any is runnable after that.
+local function run_queue(stop_at)
+  local last = S.tail
+  while S.head <= last do
+    local task = S.queue[S.head]
+    S.queue[S.head] = nil
+    S.head = S.head + 1
+    resume(task)
+    if stop_at and core.now() >= stop_at then break end
+  end
+  if S.head > S.tail then S.head, S.tail = 1, 0 end
+  return S.head <= S.tail
+end
+
+---------------------------------------------------------------------------------------------------------------------
+-- waiting
+
+local function park(task, source, test, deadline)
+  check_cancelled(task)
+  if task.shielded and (not deadline or deadline > task.shielded) then deadline = task.shielded end
+  local timer = deadline and deadline < math.huge and core.timer(deadline)
+  local id = source:id()
+  park_on(id, task)
+  if timer then
+    timer:ready()
+    park_on(timer:id(), task)
+  end
+  local timed_out = false
+  while not test(source) do
+    if timer and timer:ready() then
+      timed_out = true
+      break
+    end
+    task.waiting_for = source
+    coroutine_yield(YIELD)
+    task.waiting_for = nil
+    if task.cancel_requested and not task.shielded then break end
+  end
+  unpark_from(id, task)
+  if timer then
+    unpark_from(timer:id(), task)
+    timer:cancel()
+  end
+  check_cancelled(task)
+  return not timed_out
+end
+
+local function describe_waiting()
+  local lines = {}
+  for task in pairs(S.all or {}) do
+    if not task.done then lines[#lines + 1] = ("%s waits for %s"):format(task.label, tostring(task.waiting_for)) end
+  end
+  table.sort(lines)
+  return #lines > 0 and "; " .. table.concat(lines, "; ") or ""
+end
+
+local function block(source, test, deadline)
+  local inside_task = S.current ~= nil -- a user's own coroutine: resuming tasks from here would nest without bound
+  local loop = S.loop
+  while not test(source) do
+    local now = core.now()
+    if deadline and now >= deadline then return false end
+    local busy = not inside_task and run_queue()
+    if test(source) then return true end
+    local timeout = busy and 0 or deadline and deadline - now or nil
+    if source.is_condition and not timeout and loop:awaited() == 0 then
+      error("opensandbox: deadlock: this waits for " .. tostring(source) .. " and nothing can wake it" .. describe_waiting(), 0)
+    end
+    if S.waiter and not inside_task then
+      collect((loop:step(0, S.ready)))
+      if not busy and not test(source) then S.waiter(loop:fd(), loop:timeout()) end
+    else
+      collect((loop:step(timeout, S.ready)))
+    end
+  end
+  return true
+end
+
+--- Waits until `source` is ready.
+-- @param source a transfer, timer, process or condition: has `id()` and the method that tests it
+-- @tparam[opt] number deadline on the clock of core.now
+-- @tparam[opt="ready"] string test name of the method that tells readiness
+-- @treturn boolean false when the deadline passed first
+-- Raises an error with code `cancelled` in a cancelled task.
+function M.await(source, deadline, test)
+  test = source[test or "ready"]
+  scheduler()
+  local task = current_task()
+  if task then
+    check_cancelled(task)
+    if test(source) then return true end
+    return park(task, source, test, deadline)
+  end
+  if test(source) then return true end
+  return block(source, test, deadline)
+end
+
+--- A thing of Lua's own that can be waited for: `condition.ready` is a function, `wake` tells that it may have changed.
+local conditions = 0
+local Condition = {}
+Condition.__index = Condition
+Condition.is_condition = true
+Condition.__tostring = function(self) return self.label end
+
+function Condition:id() return self.number end
+
+--- Makes those who wait test it again.
+function Condition:wake()
+  S.ready[1] = self.number
+  collect(1)
+end
+
+--- @tparam string label what it is, for the deadlock error
+-- @tparam function ready tells whether waiting is over
+function M.condition(label, ready)
+  scheduler()
+  conditions = conditions - 1 -- below zero: never the id of a source
+  return setmetatable({ number = conditions, label = label, ready = ready }, Condition)
+end
+
+--- Waits `seconds` (0 lets other tasks go on).
+function M.sleep(seconds)
+  if type(seconds) ~= "number" or not (seconds >= 0) then
+    error(("sleep: seconds (a number >= 0) expected, got %s"):format(tostring(seconds)), 2)
+  end
+  scheduler()
+  local timer = core.timer(core.now() + seconds)
+  local task = current_task()
+  if task and seconds == 0 then
+    check_cancelled(task)
+    enqueue(task)
+    coroutine_yield(YIELD)
+    check_cancelled(task)
+  else
+    M.await(timer)
+  end
+  timer:cancel()
+end
+
+--- Calls fn so that its waits are not cut short by the cancellation of the task, for at most 5 s: for clean-up.
+function M.shield(fn, ...)
+  local task = current_task()
+  if not task or task.shielded then return fn(...) end
+  task.shielded = core.now() + SHIELD_SECONDS
+  local results = pack(M.pcall(fn, ...))
+  task.shielded = nil
+  if not results[1] then error(results[2], 0) end
+  return unpack(results, 2, results.n)
+end
+
+--- Calls a handler of the user's. Returns nothing when it went well, else an error of code `handler`.
+-- An error of code `cancelled` passes through: it is the task's own.
+function M.call_handler(fn, ...)
+  local trace
+  local ok, value = M.xpcall(fn, function(value, co)
+    trace = co and debug.traceback(co, tostring(value)) or debug.traceback(tostring(value), 2)
+    return value
+  end, ...)
+  if ok then return nil, value end
+  if errors.is(value) and value.code == "cancelled" then error(value, 0) end
+  return errors.new { code = "handler", message = "a handler failed: " .. tostring(value), cause = value, traceback = trace }
+end
+
+return M
