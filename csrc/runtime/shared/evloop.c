@@ -98,6 +98,16 @@ bool osb_evloop_add_hook(struct osb_evloop *loop, osb_evloop_hook hook, void *co
     return true;
 }
 
+void osb_evloop_remove_hook(struct osb_evloop *loop, const void *context)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < loop->hook_count; i++) {
+        if (loop->hooks[i].context != context)
+            loop->hooks[kept++] = loop->hooks[i];
+    }
+    loop->hook_count = kept;
+}
+
 struct osb_watch *osb_evloop_watch(struct osb_evloop *loop, int fd, uint32_t events, osb_watch_callback callback,
                                    void *context)
 {

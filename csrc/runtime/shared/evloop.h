@@ -42,6 +42,9 @@ void osb_evloop_stop(struct osb_evloop *loop);
 /* Registers a hook (at most 8). */
 bool osb_evloop_add_hook(struct osb_evloop *loop, osb_evloop_hook hook, void *context);
 
+/* Drops the hooks that were registered with this context. */
+void osb_evloop_remove_hook(struct osb_evloop *loop, const void *context);
+
 /* Watches a descriptor, level-triggered unless `events` has EPOLLET. NULL with errno on failure. Remove the watch
  * before closing the descriptor. */
 struct osb_watch *osb_evloop_watch(struct osb_evloop *loop, int fd, uint32_t events, osb_watch_callback callback,

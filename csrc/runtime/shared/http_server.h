@@ -87,7 +87,9 @@ const char *osb_http_request_body(const struct osb_http_request *request, size_t
 /* The collected body as JSON of any type (owned by the caller); trailing bytes are ignored, invalid UTF-8 becomes
  * U+FFFD. NULL with `error` filled when it isn't JSON; error->text is "EOF" when the body is empty. */
 json_t *osb_http_request_json(const struct osb_http_request *request, json_error_t *error);
-/* Calls `gone` once if the client goes away before the answer (which is still due). NULL takes it back. */
+/* Calls `gone` once if the client goes away before the answer: the request is over then and must not be touched or
+ * answered any more. Handlers of routes with streams_body must set it while they wait for the body. Without it the
+ * answer stays due, and goes nowhere. NULL takes it back. */
 void osb_http_request_on_gone(struct osb_http_request *request, osb_http_handler gone, void *context);
 
 /* Hands the body of a streams_body route to `read` as it arrives, from the next turn of the loop on. It returns how
