@@ -5,6 +5,11 @@
 #include <lauxlib.h>
 #include <lua.h>
 
+/* These never come back, which Lua's headers do not tell: for the compilers and the analyser. */
+__attribute__((noreturn)) int(luaL_error)(lua_State *L, const char *format, ...);
+__attribute__((noreturn)) int(luaL_argerror)(lua_State *L, int argument, const char *message);
+__attribute__((noreturn)) int(lua_error)(lua_State *L);
+
 /* A userdata of `size` bytes with one user value, which must be a table. */
 static inline void *osb_compat_newuserdata(lua_State *L, size_t size)
 {
