@@ -275,7 +275,7 @@ end
 --- Seconds to wait before the next attempt, or nil when there is to be none.
 local function retry_delay(connection, request, err, before_send, attempt, deadline)
   local retry = connection.retry
-  if not retry or attempt >= retry.attempts or request.delivered or request.no_retry then return nil end
+  if not retry or attempt >= retry.attempts or request.delivered or request.retry == false then return nil end
   local repeatable = request.idempotent
   if repeatable == nil then repeatable = REPEATABLE[request.method] end
   local transient = err.status and RETRIED_STATUS[err.status]
@@ -356,7 +356,7 @@ end
 -- @tparam table connection the state of a connection
 -- @tparam table given `method`, `base`, `path`, `query`, `headers`, `json` | `body` | `parts` | `source`, `idempotent`, `timeout` (seconds, whole
 -- call; without it the connection's request_timeout ends at the headers and then limits silence), `sink` (`{file=, append=}` or
--- function(chunk); else the body is a string), `on_progress(done, total)`, `total`, `body_limit` (bytes), `no_retry`
+-- function(chunk); else the body is a string), `on_progress(done, total)`, `total`, `body_limit` (bytes), `retry` = false
 -- @treturn table|nil `{status=, headers=, body=, request_id=, received=}` of a 2xx answer
 -- @treturn table err
 function M.call(connection, given)
