@@ -49,22 +49,30 @@ local function decode(declaration, target, path, response)
   })
 end
 
-local function call(declaration, target, options)
+--- Sends a request to a target, with the target's headers.
+-- @tparam table target
+-- @tparam table request as for `http.call`, without `base`; it is changed
+-- @tparam[opt] boolean as_stream return an open stream, as `http.stream` does
+-- @return what `http.call` (or `http.stream`) returns
+function M.send(target, request, as_stream)
   local http = require "opensandbox.http"
+  if target.connection.closed then errors.raise("use of a closed connection") end
+  request.base = target.base
+  request.headers = merge_headers(target.headers, request.headers)
+  local response, err = (as_stream and http.stream or http.call)(target.connection, request)
+  if not response and STALE[err.code] then target.stale = true end
+  return response, err
+end
+
+local function call(declaration, target, options)
   local path = expand(declaration.path, options.params)
   local request = {}
   for key, value in pairs(options) do request[key] = value end
   request.params = nil
-  request.method, request.base, request.path = declaration.method, target.base, path
-  request.headers = merge_headers(target.headers, options.headers)
+  request.method, request.path = declaration.method, path
   if request.idempotent == nil then request.idempotent = declaration.idempotent end
-  local send = declaration.stream and http.stream or http.call
-  local response, err = send(target.connection, request)
-  if not response then
-    if STALE[err.code] then target.stale = true end
-    return nil, err
-  end
-  if declaration.stream then return response end
+  local response, err = M.send(target, request, declaration.stream)
+  if not response or declaration.stream then return response, err end
   return decode(declaration, target, path, response)
 end
 

@@ -1,0 +1,34 @@
+--- OpenSandbox for Lua.
+--
+--     local opensandbox = require "opensandbox"
+--     local sandbox = assert(opensandbox.create())
+--     print(assert(sandbox.commands:run("echo hello")).stdout)
+--     sandbox:kill()
+--
+-- Requiring this module loads no other: each part comes at its first use.
+
+--- Public name → the module that has it, and its name there (`true`: the module itself).
+local places = {
+  connection = { "connection", "new" },
+  create = { "sandbox", "create" },
+  connect = { "sandbox", "connect" },
+  resume = { "sandbox", "resume" },
+  with = { "sandbox", "with" },
+  manager = { "manager", "manager" },
+  is_error = { "errors", "is" },
+  null = { "json", "null" },
+  defaults = { "defaults", true },
+}
+
+local opensandbox = { _VERSION = "0.1.0" }
+
+return setmetatable(opensandbox, {
+  __index = function(_, name)
+    local place = places[name]
+    if not place then return nil end
+    local module = require("opensandbox." .. place[1])
+    local value = place[2] == true and module or module[place[2]]
+    rawset(opensandbox, name, value)
+    return value
+  end,
+})
