@@ -1,5 +1,5 @@
--- busted output handler: one line per spec file, then what was skipped and why, then what failed and where. Writes
--- "passed failed skipped" to the file named by OPENSANDBOX_TEST_COUNTS, from which ./dev makes its last line.
+-- busted output handler: one line per spec file, then what was skipped and why, then what failed and where. For ./dev it
+-- keeps a note in the file named by OPENSANDBOX_TEST_COUNTS: the test that runs, at the end "passed failed skipped".
 local pretty = require "pl.pretty"
 
 local function text_of(message)
@@ -26,6 +26,15 @@ end
 
 local function indented(text)
   return "    " .. text:gsub("\n", "\n    ")
+end
+
+local function note(text)
+  local path = os.getenv("OPENSANDBOX_TEST_COUNTS")
+  if path then
+    local file = assert(io.open(path, "w"))
+    file:write(text, "\n")
+    file:close()
+  end
 end
 
 return function(options)
@@ -67,6 +76,11 @@ return function(options)
     return nil, true
   end
 
+  function handler.test_start(test)
+    note(place(handler.format(test)))
+    return nil, true
+  end
+
   function handler.suite_end()
     for _, entry in ipairs(handler.pendings) do
       local reason = entry.message and ": " .. text_of(entry.message):gsub("^[^:\n]+:%d+: ", "") or ""
@@ -78,18 +92,14 @@ return function(options)
     for _, entry in ipairs(handler.errors) do
       print_failure(entry)
     end
-    local path = os.getenv("OPENSANDBOX_TEST_COUNTS")
-    if path then
-      local file = assert(io.open(path, "w"))
-      local sum = totals()
-      file:write(("%d %d %d\n"):format(sum.passed, sum.failed, sum.skipped))
-      file:close()
-    end
+    local sum = totals()
+    note(("%d %d %d"):format(sum.passed, sum.failed, sum.skipped))
     return nil, true
   end
 
   busted.subscribe({ "file", "start" }, handler.file_start)
   busted.subscribe({ "file", "end" }, handler.file_end)
+  busted.subscribe({ "test", "start" }, handler.test_start)
   busted.subscribe({ "suite", "end" }, handler.suite_end)
 
   return handler
