@@ -108,8 +108,9 @@ end
 
 --- Frees what the connection holds here. What was made from it can't make new requests.
 function methods:close()
-  core.state(self, "connection", true)
-  return core.close(self)
+  core.state(self, "connection", true).closed = true
+  core.close(self)
+  return true
 end
 
 core.methods("connection", methods)

@@ -135,8 +135,8 @@ end
 local function progress(request, transfer, is_upload)
   local done_down, done_up = transfer:progress()
   if not request.on_progress then return nil end
-  local done = is_upload and done_up or done_down
-  return (task.call_handler(request.on_progress, done, request.total))
+  local total = request.total or not is_upload and tonumber(transfer:headers()["content-length"]) or nil
+  return (task.call_handler(request.on_progress, is_upload and done_up or done_down, total))
 end
 
 --- Feeds the streamed parts of an upload, in order. Returns an error when one of the sources raised.
@@ -147,7 +147,7 @@ local function feed(request, transfer)
       if transfer:done() or (transfer:status() or 0) >= 300 then return nil end
       local err, chunk = task.call_handler(source)
       if err then return err end
-      if chunk == nil or chunk == "" then break end
+      if chunk == nil then break end
       if type(chunk) ~= "string" then
         return errors.new { code = "handler", message = "a data function must return a string or nil, not a " .. type(chunk) }
       end
@@ -405,7 +405,7 @@ local function open_stream(connection, request, url, deadline, defaults)
   return nil, err, before_send
 end
 
---- Opens an event stream: returns once its headers are there.
+--- Opens a stream: returns once its headers are there. Its transfer gives events (`next`, `frame`), or, with `raw`, bytes (`read`).
 -- @tparam table connection the state of a connection
 -- @tparam table given as for `call`, without sinks; besides `lines` (events are lines, as execd's commands send), `idle_timeout` (seconds without
 -- a byte), `ping_idle_timeout` (the same, from the first ping on), `deadline` (on the clock of core.now)
@@ -413,8 +413,8 @@ end
 -- @treturn table err
 function M.stream(connection, given)
   local request, defaults = prepare(connection, given)
-  request.wire_sink = "events"
-  defaults.Accept = "text/event-stream"
+  request.wire_sink = request.raw and "queue" or "events"
+  if not request.raw then defaults.Accept = "text/event-stream" end
   defaults["Accept-Encoding"] = "identity"
   request.header_timeout = request.header_timeout or connection.request_timeout
   local url = request.base .. request.path .. query_string(request.query or {})
