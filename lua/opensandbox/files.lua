@@ -128,9 +128,9 @@ local function ask(state, call, request)
   return call(execd, request)
 end
 
---- A server that ignores the range sends the whole file: that must not be taken for the part.
+--- A server that ignores the range sends the whole file: that must not be taken for the part. (An empty file comes whole.)
 local function check_partial(range, response)
-  if not range or response.status == 206 then return response end
+  if not range or response.status == 206 or response.headers["content-length"] == "0" then return response end
   return nil, errors.transport("protocol", "the server does not send parts of files: it answered the range with the whole file", {
     status = response.status, request_id = response.request_id,
   })
@@ -140,8 +140,8 @@ local methods = {}
 
 --- Reads a file, or a part of it. `GET /files/download`
 -- @tparam string path
--- @tparam[opt] table opts `range` (bytes from 0: `{first, last}` inclusive, `{first}` to the end, `{-count}` the last ones), or lines from 1:
--- `offset` (first line) and `limit` (how many; lines come joined by "\n"); `timeout`
+-- @tparam[opt] table opts `range` (bytes from 0: `{first, last}` inclusive, `{first}` to the end, `{-count}` the last ones), or lines
+-- from 1: `offset` (first line) and `limit` (how many; lines come joined by "\n"); `timeout`
 -- @treturn string|nil bytes
 -- @treturn table err `not_found`, `invalid` for a range past the end
 function methods:read(path, opts)
@@ -389,7 +389,7 @@ function methods:upload(local_path, path, opts)
     file:close()
   end
   local size = not problem and core.file_size(local_path)
-  if not size then return nil, io_error(problem or local_path .. ": not a regular file") end
+  if not size then return nil, io_error(("%s cannot be read: %s"):format(local_path, problem or "not a regular file")) end
   local parts = {}
   add_parts(parts, path, opts, { file = local_path, size = size })
   local on_progress, finish = payload_progress(opts.on_progress, size)

@@ -179,8 +179,8 @@ end
 
 --- Connects to a sandbox that runs. `GET /sandboxes/{id}`, then its endpoint and its health.
 -- @tparam string id
--- @tparam[opt] table opts `connection`, `ready_timeout` (seconds, default 30), `health_check`, `health_check_interval`, `skip_health_check`,
--- `timeout` (seconds, whole call)
+-- @tparam[opt] table opts `connection`, `ready_timeout` (seconds, default 30), `health_check`, `health_check_interval`,
+-- `skip_health_check`, `timeout` (seconds, whole call)
 -- @treturn[1] userdata sandbox; it is not killed by `<close>`
 -- @treturn[2] nil
 -- @treturn[2] table err `not_found`, `not_ready`
