@@ -53,10 +53,24 @@ static bool push_kind(lua_State *L, int index)
     return false;
 }
 
-/* Raises at the line of the user: the function that called the Lua method that called us. */
+/* Raises the message on top of the stack at the line of the user: the nearest Lua function outside the folder of the
+   Lua method that called us. */
 static int raise_at_caller(lua_State *L)
 {
-    luaL_where(L, 2);
+    lua_Debug method, caller;
+    int level = 1;
+    if (lua_getstack(L, level, &method)) {
+        lua_getinfo(L, "S", &method);
+        const char *slash = strrchr(method.source, '/');
+        size_t folder = slash ? (size_t)(slash - method.source) + 1 : 0;
+        while (folder > 0 && lua_getstack(L, level, &caller)) {
+            lua_getinfo(L, "S", &caller);
+            if (strcmp(caller.what, "C") != 0 && strncmp(caller.source, method.source, folder) != 0)
+                break;
+            level++;
+        }
+    }
+    luaL_where(L, level);
     lua_insert(L, -2);
     lua_concat(L, 2);
     return lua_error(L);
