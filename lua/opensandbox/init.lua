@@ -18,6 +18,12 @@ local places = {
   is_error = { "errors", "is" },
   null = { "json", "null" },
   defaults = { "defaults", true },
+  spawn = { "tasks", "spawn" },
+  gather = { "tasks", "gather" },
+  run = { "tasks", "run" },
+  with_timeout = { "tasks", "with_timeout" },
+  semaphore = { "tasks", "semaphore" },
+  sleep = { "task", "sleep" },
 }
 
 local opensandbox = { _VERSION = "0.1.0" }

@@ -133,53 +133,37 @@ local function collect(count)
   end
 end
 
-local function cancelled()
+--- The error that a cancelled wait raises.
+function M.cancelled()
   return errors.new { code = "cancelled", message = "the task was cancelled" }
 end
 
 --- Raises where the task must not go on waiting.
 local function check_cancelled(task)
-  if task.cancel_requested and not task.shielded then error(cancelled(), 0) end
-end
-
-local function finish(task, ok, ...)
-  task.done = true
-  if ok then
-    task.results = pack(...)
-    task.status = "done"
-  else
-    local failure = ...
-    task.failure = failure
-    task.status = task.cancel_requested and "cancelled" or "failed"
-  end
-  local joiners = task.joiners
-  task.joiners = nil
-  for i = 1, joiners and #joiners or 0 do enqueue(joiners[i]) end
+  if task.cancel_requested and not task.shielded then error(M.cancelled(), 0) end
 end
 
 local function resume(task)
   task.queued = false
   if task.done then return end
   S.current = task
-  local ok, token = coroutine.resume(task.co)
+  local ok, token = coroutine.resume(task.co) -- the body is a protected call: it fails only where memory or the C stack is out
   S.current = nil
-  if not ok then
-    finish(task, false, token)
-  elseif coroutine.status(task.co) == "suspended" and token ~= YIELD then
+  if not ok then error(token, 0) end
+  if coroutine.status(task.co) == "suspended" and token ~= YIELD then
     -- the task's function yielded by itself; nobody but us resumes it, so let the others go on and come back
     enqueue(task)
   end
 end
 
 --- Resumes the tasks that are runnable now, each once. Tells whether any is runnable after that.
-local function run_queue(stop_at)
+local function run_queue()
   local last = S.tail
   while S.head <= last do
     local task = S.queue[S.head]
     S.queue[S.head] = nil
     S.head = S.head + 1
     resume(task)
-    if stop_at and core.now() >= stop_at then break end
   end
   if S.head > S.tail then S.head, S.tail = 1, 0 end
   return S.head <= S.tail
@@ -229,6 +213,9 @@ end
 
 local function block(source, test, deadline)
   local inside_task = S.current ~= nil -- a user's own coroutine: resuming tasks from here would nest without bound
+  if inside_task and source.is_condition then
+    error(("opensandbox: a coroutine of your own inside a task cannot wait for %s: only the task itself can"):format(tostring(source)), 0)
+  end
   local loop = S.loop
   while not test(source) do
     local now = core.now()
@@ -333,5 +320,17 @@ function M.call_handler(fn, ...)
   if errors.is(value) and value.code == "cancelled" then error(value, 0) end
   return errors.new { code = "handler", message = "a handler failed: " .. tostring(value), cause = value, traceback = trace }
 end
+
+--- Makes a new task runnable. For tasks.lua, which makes them: `{co=, running=, label=, done=, cancel_requested=}`.
+function M.start(task)
+  scheduler()
+  enqueue(task)
+end
+
+--- Makes a parked task test again what it waits for.
+function M.wake(task) enqueue(task) end
+
+M.scheduler = scheduler
+M.current_task = current_task
 
 return M
