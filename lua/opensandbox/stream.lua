@@ -101,6 +101,8 @@ local function interrupt(engine)
       local kind, text = engine.transfer:next(nil, 0)
       if kind == "init" then
         engine.execution.run.id = text
+      elseif kind == "limit" or core.now() > limit then
+        break
       elseif not kind and (engine.transfer:done() or not task.await(engine.transfer, limit)) then
         break
       end
