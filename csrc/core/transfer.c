@@ -170,6 +170,24 @@ static int on_progress(void *user, curl_off_t down_total, curl_off_t down, curl_
     return 0;
 }
 
+/* libcurl is about to send the request. It would send it again where a kept connection breaks before an answer. */
+static int on_request(void *user, char *remote_ip, char *local_ip, int remote_port, int local_port)
+{
+    struct osb_transfer *transfer = user;
+    (void)remote_ip;
+    (void)local_ip;
+    (void)remote_port;
+    (void)local_port;
+    if (transfer->once && transfer->sent_once) {
+        transfer->failure = "network";
+        snprintf(transfer->failure_text, sizeof transfer->failure_text,
+                 "the connection broke after the request was sent, before an answer came");
+        return CURL_PREREQFUNC_ABORT;
+    }
+    transfer->sent_once = true;
+    return CURL_PREREQFUNC_OK;
+}
+
 /* ---- life ---- */
 
 static void on_loop_close(struct osb_source *source)
@@ -208,6 +226,8 @@ struct osb_transfer *osb_transfer_new(void)
     curl_easy_setopt(easy, CURLOPT_HEADERDATA, (void *)transfer);
     curl_easy_setopt(easy, CURLOPT_XFERINFOFUNCTION, on_progress);
     curl_easy_setopt(easy, CURLOPT_XFERINFODATA, (void *)transfer);
+    curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_request);
+    curl_easy_setopt(easy, CURLOPT_PREREQDATA, (void *)transfer);
     curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 0L);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);

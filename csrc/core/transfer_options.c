@@ -202,6 +202,7 @@ bool osb_transfer_configure(lua_State *L, int index, struct osb_transfer *transf
     double body_limit = number_option(L, index, "body_limit", 0);
     if (body_limit > 0)
         transfer->body_limit = (size_t)body_limit;
+    transfer->once = flag_option(L, index, "once");
     transfer->is_line_stream = flag_option(L, index, "lines");
     if (flag_option(L, index, "http1"))
         curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);

@@ -114,13 +114,19 @@ end
 ---------------------------------------------------------------------------------------------------------------------
 -- one exchange
 
+--- May the request be made twice?
+local function is_repeatable(request)
+  if request.idempotent ~= nil then return request.idempotent end
+  return REPEATABLE[request.method] == true
+end
+
 local function transfer_options(connection, request, url, deadline, default_headers)
   local tls = connection.tls or {}
   local timeout = request.timeout
   local lines = header_lines(connection, request, default_headers)
   return {
     url = url, method = request.method, headers = lines, body = request.body, parts = request.wire_parts,
-    stream_body = request.stream_body, size = request.size,
+    stream_body = request.stream_body, size = request.size, once = not is_repeatable(request),
     sink = request.wire_sink, file = request.file, append = request.append, lines = request.lines, http1 = request.wire_sink == "events",
     connect_timeout = connection.connect_timeout, deadline = deadline,
     header_timeout = request.header_timeout or (not timeout and connection.request_timeout) or nil,
@@ -276,11 +282,9 @@ end
 local function retry_delay(connection, request, err, before_send, attempt, deadline)
   local retry = connection.retry
   if not retry or attempt >= retry.attempts or request.delivered or request.retry == false then return nil end
-  local repeatable = request.idempotent
-  if repeatable == nil then repeatable = REPEATABLE[request.method] end
   local transient = err.status and RETRIED_STATUS[err.status]
     or not err.status and (before_send and err.code ~= "tls" or err.code == "network" or err.code == "truncated")
-  if not transient or not (repeatable or before_send) or (request.sources and not before_send) then return nil end
+  if not transient or not (is_repeatable(request) or before_send) or (request.sources and not before_send) then return nil end
   if retry.should_retry and not retry.should_retry(err, attempt) then return nil end
   local delay = math.min(retry.max, retry.base * 2 ^ (attempt - 1)) * (0.75 + 0.5 * math.random())
   if err.retry_after then delay = err.retry_after end
