@@ -1,0 +1,167 @@
+#include "runtime/runtime/api.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/runtime/sandbox.h"
+
+#define API_KEY_HEADER "OPEN-SANDBOX-API-KEY"
+#define MOUNT "/v1"
+
+struct osb_sandbox *osb_api_sandbox(struct osb_http_request *request, const struct osb_runtime *runtime)
+{
+    const char *id = osb_http_request_param(request, 0);
+    struct osb_sandbox *sandbox = osb_sandbox_find(runtime, id);
+    if (!sandbox)
+        osb_http_reply_error(request, 404, "DOCKER::SANDBOX_NOT_FOUND", "Sandbox %.100s not found.", id);
+    return sandbox;
+}
+
+long osb_api_number(const char *text, long most)
+{
+    char *end;
+    long number = isdigit((unsigned char)*text) ? strtol(text, &end, 10) : -1;
+    return number >= 0 && !*end && number <= most ? number : -1;
+}
+
+/* ---- what is not served ---- */
+
+static void health(struct osb_http_request *request, void *context)
+{
+    (void)context;
+    osb_http_reply_json(request, 200, json_pack("{s:s}", "status", "healthy"));
+}
+
+static void take_event(struct osb_http_request *request, void *context)
+{
+    (void)context;
+    osb_http_reply_empty(request, 204);
+}
+
+static void no_snapshots(struct osb_http_request *request, void *context)
+{
+    (void)context;
+    osb_http_reply_error(request, 501, "SNAPSHOT::NOT_IMPLEMENTED", "This runtime has no snapshots.");
+}
+
+static void no_diagnostics(struct osb_http_request *request, void *context)
+{
+    (void)context;
+    osb_http_reply_error(request, 501, "DIAGNOSTICS_NOT_IMPLEMENTED", "This runtime has no diagnostics.");
+}
+
+static void no_pools(struct osb_http_request *request, void *context)
+{
+    (void)context;
+    osb_http_reply_error(request, 501, "KUBERNETES::POOL_NOT_SUPPORTED", "This runtime has no pools.");
+}
+
+/* Each is served below "/" and below MOUNT. */
+static const struct osb_http_route routes[] = {
+    {"POST", "/sandboxes", osb_api_create, false},
+    {"GET", "/sandboxes", osb_api_list, false},
+    {"GET", "/sandboxes/:id", osb_api_get, false},
+    {"DELETE", "/sandboxes/:id", osb_api_delete, false},
+    {"PATCH", "/sandboxes/:id/metadata", osb_api_patch_metadata, false},
+    {"POST", "/sandboxes/:id/pause", osb_api_pause, false},
+    {"POST", "/sandboxes/:id/resume", osb_api_resume, false},
+    {"POST", "/sandboxes/:id/renew-expiration", osb_api_renew, false},
+    {"GET", "/sandboxes/:id/endpoints/:port", osb_api_endpoint, false},
+    {"*", "/sandboxes/:id/proxy/:port/*", osb_api_proxy, true},
+    {"GET", "/health", health, false},
+    {"POST", "/metrics/events", take_event, false},
+    {"POST", "/sandboxes/:id/snapshots", no_snapshots, false},
+    {"*", "/snapshots/*", no_snapshots, false},
+    {"GET", "/sandboxes/:id/diagnostics/*", no_diagnostics, false},
+    {"*", "/pools/*", no_pools, false},
+};
+
+#define ROUTES (sizeof routes / sizeof *routes)
+
+/* ---- who may ---- */
+
+/* Equal secrets, in a time that depends on the lengths alone. */
+static bool same_secret(const char *own, const char *given)
+{
+    const size_t len = strlen(given);
+    bool same = strlen(own) == len;
+    unsigned char differs = 0;
+    for (size_t i = 0; i < len && same; i++)
+        differs |= (unsigned char)(own[i] ^ given[i]);
+    return same && differs == 0;
+}
+
+/* [/v1]/sandboxes/ID/proxy/PORT…: guarded by the sandbox's own token. */
+static bool is_proxy_path(const char *target)
+{
+    static const char prefix[] = "/sandboxes/";
+    static const char middle[] = "/proxy/";
+    const size_t len = strcspn(target, "?");
+    for (size_t i = 0; i + 1 < len; i++) {
+        if (target[i] == '.' && target[i + 1] == '.')
+            return false;
+    }
+    if (strncmp(target, MOUNT "/", strlen(MOUNT "/")) == 0)
+        target += strlen(MOUNT);
+    if (strncmp(target, prefix, strlen(prefix)) != 0)
+        return false;
+    target += strlen(prefix);
+    size_t id = strcspn(target, "/?");
+    if (id == 0 || strncmp(target + id, middle, strlen(middle)) != 0)
+        return false;
+    target += id + strlen(middle);
+    size_t digits = strspn(target, "0123456789");
+    return digits > 0 && (target[digits] == '\0' || target[digits] == '/' || target[digits] == '?');
+}
+
+static bool authorize(struct osb_http_request *request, void *context)
+{
+    const struct osb_runtime *runtime = context;
+    const char *target = osb_http_request_target(request);
+    if (strncmp(target, "/health", strlen("/health")) == 0 || is_proxy_path(target) || !*runtime->api_key)
+        return true;
+    const char *key = osb_http_request_header(request, API_KEY_HEADER);
+    if (!key || !*key) {
+        osb_http_reply_error(request, 401, "MISSING_API_KEY",
+                             "Authentication credentials are missing. Provide API key via " API_KEY_HEADER " header.");
+        return false;
+    }
+    if (!same_secret(runtime->api_key, key)) {
+        osb_http_reply_error(request, 401, "INVALID_API_KEY",
+                             "Authentication credentials are invalid. Check your API key and try again.");
+        return false;
+    }
+    return true;
+}
+
+static void no_route(struct osb_http_request *request, bool other_method, void *context)
+{
+    (void)context;
+    osb_http_reply_json(request, other_method ? 405 : 404,
+                        json_pack("{s:s}", "detail", other_method ? "Method Not Allowed" : "Not Found"));
+}
+
+struct osb_http_server *osb_api_serve(struct osb_runtime *runtime, int listen_fd)
+{
+    static char paths[ROUTES][64];
+    static struct osb_http_route all[2 * ROUTES];
+    for (size_t i = 0; i < ROUTES; i++) {
+        snprintf(paths[i], sizeof paths[i], MOUNT "%s", routes[i].path);
+        all[i] = routes[i];
+        all[ROUTES + i] = routes[i];
+        all[ROUTES + i].path = paths[i];
+    }
+    const struct osb_http_config config = {
+        .loop = runtime->loop,
+        .listen_fd = listen_fd,
+        .routes = all,
+        .route_count = 2 * ROUTES,
+        .context = runtime,
+        .authorize = authorize,
+        .no_route = no_route,
+        .request_ids = true,
+    };
+    return osb_http_server_new(&config);
+}

@@ -1,0 +1,31 @@
+/* The lifecycle API. */
+#ifndef OSB_API_H
+#define OSB_API_H
+
+#include "runtime/runtime/runtime.h"
+#include "runtime/shared/http_server.h"
+
+/* Serves the API for `runtime` on a listening socket, which is taken over. NULL when memory is out. */
+struct osb_http_server *osb_api_serve(struct osb_runtime *runtime, int listen_fd);
+
+/* The sandbox that the request's first path parameter names; else answers 404 and returns NULL. */
+struct osb_sandbox *osb_api_sandbox(struct osb_http_request *request, const struct osb_runtime *runtime);
+
+/* Reads a decimal number of one digit at least and nothing else; -1 when it is none or above `most`. */
+long osb_api_number(const char *text, long most);
+
+/* api_sandbox.c */
+void osb_api_create(struct osb_http_request *request, void *context);
+void osb_api_list(struct osb_http_request *request, void *context);
+void osb_api_get(struct osb_http_request *request, void *context);
+void osb_api_delete(struct osb_http_request *request, void *context);
+void osb_api_patch_metadata(struct osb_http_request *request, void *context);
+void osb_api_pause(struct osb_http_request *request, void *context);
+void osb_api_resume(struct osb_http_request *request, void *context);
+void osb_api_renew(struct osb_http_request *request, void *context);
+
+/* api_endpoint.c */
+void osb_api_endpoint(struct osb_http_request *request, void *context);
+void osb_api_proxy(struct osb_http_request *request, void *context);
+
+#endif

@@ -1,0 +1,312 @@
+#include "runtime/runtime/create.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+#include "runtime/runtime/rules.h"
+
+#define LONGEST_TIMEOUT ((json_int_t)10 * 366 * 86400)
+#define MOST_STRINGS 2048
+#define CODE_INTERPRETER "opensandbox/code-interpreter"
+
+void osb_reply_unprocessable(struct osb_http_request *request, const char *place, const char *kind, const char *message)
+{
+    osb_http_reply_json(
+        request, 422,
+        json_pack("{s:[{s:s, s:[s, s], s:s}]}", "detail", "type", kind, "loc", "body", place, "msg", message));
+}
+
+static bool refuse(struct osb_http_request *request, const char *code, const char *message)
+{
+    osb_http_reply_error(request, 400, code, "%s", message);
+    return false;
+}
+
+static bool unprocessable(struct osb_http_request *request, const char *place, const char *kind, const char *message)
+{
+    osb_reply_unprocessable(request, place, kind, message);
+    return false;
+}
+
+/* A field; NULL when absent or null. */
+static json_t *field(const json_t *body, const char *name)
+{
+    json_t *value = json_object_get(body, name);
+    return json_is_null(value) ? NULL : value;
+}
+
+/* A string without NUL bytes. */
+static bool is_text(const json_t *value)
+{
+    return json_is_string(value) && strlen(json_string_value(value)) == json_string_length(value);
+}
+
+static bool is_text_object(const json_t *value, bool nulls)
+{
+    const char *key;
+    const json_t *item;
+    if (!json_is_object(value) || json_object_size(value) > MOST_STRINGS)
+        return false;
+    json_object_foreach((json_t *)value, key, item)
+    {
+        if (!is_text(item) && !(nulls && json_is_null(item)))
+            return false;
+    }
+    return true;
+}
+
+static bool is_text_array(const json_t *value)
+{
+    size_t index;
+    const json_t *item;
+    if (!json_is_array(value) || json_array_size(value) > MOST_STRINGS)
+        return false;
+    json_array_foreach(value, index, item)
+    {
+        if (!is_text(item))
+            return false;
+    }
+    return true;
+}
+
+/* ---- shapes: 422 ---- */
+
+static bool check_shapes(struct osb_http_request *request, const json_t *body)
+{
+    static const char *const objects[] = {"resourceLimits", "metadata", "extensions", NULL};
+    for (size_t i = 0; objects[i]; i++) {
+        const json_t *value = field(body, objects[i]);
+        if (value && !is_text_object(value, false))
+            return unprocessable(request, objects[i], "dict_type", "Input should be an object of strings");
+    }
+    const json_t *env = field(body, "env");
+    if (env && !is_text_object(env, true))
+        return unprocessable(request, "env", "dict_type", "Input should be an object of strings");
+    const json_t *image = field(body, "image");
+    if (image && !is_text(json_object_get(image, "uri")))
+        return unprocessable(request, "image", "missing", "Input should be an object with a string uri");
+    const json_t *snapshot = field(body, "snapshotId");
+    if (snapshot && !json_is_string(snapshot))
+        return unprocessable(request, "snapshotId", "string_type", "Input should be a valid string");
+    const json_t *timeout = field(body, "timeout");
+    if (timeout && !json_is_integer(timeout))
+        return unprocessable(request, "timeout", "int_type", "Input should be a valid integer");
+    if (timeout && json_integer_value(timeout) < 1)
+        return unprocessable(request, "timeout", "greater_than_equal", "Input should be greater than or equal to 1");
+    const json_t *entrypoint = field(body, "entrypoint");
+    if (entrypoint && (!is_text_array(entrypoint) || json_array_size(entrypoint) == 0))
+        return unprocessable(request, "entrypoint", "list_type", "Input should be a list of strings, at least one");
+    const json_t *volumes = field(body, "volumes");
+    if (volumes && !json_is_array(volumes))
+        return unprocessable(request, "volumes", "list_type", "Input should be a valid list");
+    const json_t *secure = field(body, "secureAccess");
+    if (secure && !json_is_boolean(secure))
+        return unprocessable(request, "secureAccess", "bool_type", "Input should be a valid boolean");
+    const json_t *platform = field(body, "platform");
+    if (platform &&
+        (!json_is_string(json_object_get(platform, "os")) || !json_is_string(json_object_get(platform, "arch"))))
+        return unprocessable(request, "platform", "missing", "Input should be an object with the strings os and arch");
+    return true;
+}
+
+static bool is_blank(const char *text)
+{
+    return !text || text[strspn(text, " \t\r\n")] == '\0';
+}
+
+static bool check_source(struct osb_http_request *request, const json_t *body)
+{
+    const bool has_image = !is_blank(json_string_value(json_object_get(field(body, "image"), "uri")));
+    const bool has_snapshot = !is_blank(json_string_value(field(body, "snapshotId")));
+    if (has_image == has_snapshot)
+        return unprocessable(request, "image", "value_error",
+                             "Value error, Exactly one of image or snapshotId must be provided.");
+    if (has_image && !field(body, "entrypoint"))
+        return unprocessable(request, "entrypoint", "value_error",
+                             "Value error, Entrypoint is required when image is provided.");
+    if (!field(body, "resourceLimits"))
+        return unprocessable(request, "resourceLimits", "value_error",
+                             "Value error, resourceLimits is required when poolRef is not provided.");
+    if (has_snapshot) {
+        osb_http_reply_error(request, 501, "SNAPSHOT::NOT_IMPLEMENTED", "This runtime has no snapshots.");
+        return false;
+    }
+    return true;
+}
+
+/* ---- meanings: 400 ---- */
+
+/* The name without registry and tag is that of the code interpreter's image. */
+static bool is_code_interpreter(const char *name)
+{
+    const char *found = strstr(name, CODE_INTERPRETER);
+    if (!found || (found != name && found[-1] != '/'))
+        return false;
+    const char end = found[strlen(CODE_INTERPRETER)];
+    return end == '\0' || end == ':' || end == '@';
+}
+
+static bool check_image(const struct osb_runtime *runtime, struct osb_http_request *request, const json_t *body)
+{
+    const char *name = json_string_value(json_object_get(field(body, "image"), "uri"));
+    bool known = strcmp(name, "host") == 0 || is_code_interpreter(name);
+    for (size_t i = 0; i < runtime->alias_count && !known; i++)
+        known = strcmp(name, runtime->aliases[i]) == 0;
+    if (known)
+        return true;
+    struct osb_buf names = {0};
+    bool fits = osb_buf_append_str(&names, "host, " CODE_INTERPRETER);
+    for (size_t i = 0; i < runtime->alias_count && fits; i++)
+        fits = osb_buf_printf(&names, ", %s", runtime->aliases[i]);
+    osb_http_reply_error(request, 400, "SANDBOX::INVALID_PARAMETER",
+                         "There is no image '%.200s' here. This runtime has: %.*s. Each stands for the machine's own "
+                         "programs; --alias NAME=host adds a name.",
+                         name, (int)names.len, osb_buf_data(&names));
+    osb_buf_free(&names);
+    return false;
+}
+
+static bool check_platform(struct osb_http_request *request, const json_t *platform)
+{
+    struct utsname machine;
+    if (!platform || uname(&machine) != 0)
+        return true;
+    const char *arch = json_string_value(json_object_get(platform, "arch"));
+    const char *own = strcmp(machine.machine, "x86_64") == 0    ? "amd64"
+                      : strcmp(machine.machine, "aarch64") == 0 ? "arm64"
+                                                                : machine.machine;
+    if (strcmp(json_string_value(json_object_get(platform, "os")), "linux") == 0 && strcmp(arch, own) == 0)
+        return true;
+    osb_http_reply_error(request, 400, "SANDBOX::INVALID_PARAMETER", "This runtime's only platform is linux/%s.", own);
+    return false;
+}
+
+/* Without a network, a policy that lets nothing out is what is there anyway; any other could not be kept. */
+static bool check_policy(struct osb_http_request *request, const json_t *policy, bool host_network)
+{
+    if (!policy)
+        return true;
+    const char *action = json_string_value(json_object_get(policy, "defaultAction"));
+    const json_t *rules = json_object_get(policy, "egress");
+    size_t index;
+    const json_t *rule;
+    bool denies = !host_network && (!action || strcmp(action, "deny") == 0);
+    json_array_foreach(rules, index, rule)
+    {
+        const char *act = json_string_value(json_object_get(rule, "action"));
+        if (!act || (strcmp(act, "allow") != 0 && strcmp(act, "deny") != 0) ||
+            !json_is_string(json_object_get(rule, "target")))
+            return unprocessable(request, "networkPolicy", "value_error",
+                                 "Input should have egress rules with action (allow or deny) and target");
+        denies = denies && strcmp(act, "deny") == 0;
+    }
+    if (!json_is_object(policy) || (rules && !json_is_array(rules)))
+        return unprocessable(request, "networkPolicy", "dict_type", "Input should be a network policy");
+    if (denies)
+        return true;
+    return refuse(
+        request, "SANDBOX::API_NOT_SUPPORTED",
+        "This runtime can't enforce a networkPolicy that lets traffic out: without one, or with a policy that "
+        "denies everything, a sandbox has no network.");
+}
+
+static bool check_extensions(const struct osb_runtime *runtime, struct osb_http_request *request,
+                             const json_t *extensions, struct osb_sandbox_spec *spec)
+{
+    const char *name;
+    const json_t *item;
+    json_object_foreach((json_t *)extensions, name, item)
+    {
+        const char *value = json_string_value(item);
+        if (strcmp(name, "poolRef") == 0 && !is_blank(value))
+            return refuse(request, "SANDBOX::UNSUPPORTED_POOL_REF", "This runtime has no pools (extensions.poolRef).");
+        if (strcmp(name, "access.renew.extend.seconds") == 0)
+            return refuse(request, "SANDBOX::API_NOT_SUPPORTED",
+                          "This runtime does not renew on access (extensions[\"access.renew.extend.seconds\"]).");
+        if (strcmp(name, "runtime.network") == 0) {
+            spec->host_network = strcmp(value, "host") == 0;
+            if (!spec->host_network && strcmp(value, "none") != 0)
+                return refuse(request, "SANDBOX::INVALID_PARAMETER",
+                              "extensions[\"runtime.network\"] is \"none\" or \"host\".");
+            if (spec->host_network && !runtime->allow_host_network)
+                return refuse(request, "SANDBOX::INVALID_PARAMETER",
+                              "This runtime does not give sandboxes the machine's network; it was started without "
+                              "--allow-host-network.");
+        } else if (strncmp(name, "runtime.", strlen("runtime.")) == 0) {
+            osb_http_reply_error(request, 400, "SANDBOX::INVALID_PARAMETER",
+                                 "This runtime knows no extensions[\"%.100s\"]; there is: runtime.network.", name);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool check_env(struct osb_http_request *request, const json_t *env)
+{
+    const char *name;
+    const json_t *value; /* what json_object_foreach needs */
+    json_object_foreach((json_t *)env, name, value)
+    {
+        if (!*name || strchr(name, '='))
+            return refuse(request, "SANDBOX::INVALID_PARAMETER",
+                          "The name of an environment variable is empty or has a '='.");
+    }
+    return true;
+}
+
+static bool check_unsupported(struct osb_http_request *request, const json_t *body)
+{
+    if (json_array_size(field(body, "volumes")) > 0)
+        return refuse(request, "VOLUME::UNSUPPORTED_BACKEND", "This runtime has no volumes yet.");
+    if (json_is_true(json_object_get(field(body, "credentialProxy"), "enabled")))
+        return refuse(request, "SANDBOX::API_NOT_SUPPORTED", "This runtime has no credential proxy.");
+    if (json_is_true(field(body, "secureAccess")))
+        return refuse(
+            request, "SANDBOX::INVALID_PARAMETER",
+            "This runtime has no gateway, so secureAccess is not supported; endpoints are guarded by the token "
+            "in their headers.");
+    if (field(body, "image") && field(field(body, "image"), "auth"))
+        return refuse(request, "SANDBOX::INVALID_PARAMETER", "This runtime pulls no images, so image.auth has no use.");
+    return true;
+}
+
+/* The customary way to wait for ever; execd does that anyway. */
+static bool only_waits(const json_t *entrypoint)
+{
+    static const char *const words[] = {"tail", "-f", "/dev/null"};
+    static const char *const other[] = {"sleep", "infinity"};
+    const size_t count = json_array_size(entrypoint);
+    bool first = count == 3;
+    bool second = count == 2;
+    for (size_t i = 0; i < count && (first || second); i++) {
+        const char *word = json_string_value(json_array_get(entrypoint, i));
+        first = first && strcmp(word, words[i]) == 0;
+        second = second && strcmp(word, other[i]) == 0;
+    }
+    return first || second;
+}
+
+bool osb_create_read(const struct osb_runtime *runtime, struct osb_http_request *request, const json_t *body,
+                     struct osb_sandbox_spec *spec)
+{
+    *spec = (struct osb_sandbox_spec){.image = field(body, "image"),
+                                      .platform = field(body, "platform"),
+                                      .env = field(body, "env"),
+                                      .metadata = field(body, "metadata"),
+                                      .entrypoint = field(body, "entrypoint")};
+    struct osb_rule_error error;
+    if (!check_shapes(request, body) || !check_extensions(runtime, request, field(body, "extensions"), spec) ||
+        !check_source(request, body) || !check_unsupported(request, body) || !check_image(runtime, request, body) ||
+        !check_platform(request, spec->platform) || !check_env(request, spec->env) ||
+        !check_policy(request, field(body, "networkPolicy"), spec->host_network))
+        return false;
+    if (!osb_rules_check_metadata(spec->metadata, &error))
+        return refuse(request, error.code, error.message);
+    spec->timeout = json_integer_value(field(body, "timeout"));
+    if (spec->timeout > LONGEST_TIMEOUT)
+        return refuse(request, "SANDBOX::INVALID_PARAMETER", "The timeout is longer than ten years.");
+    if (!only_waits(spec->entrypoint))
+        spec->command = spec->entrypoint;
+    return true;
+}

@@ -1,0 +1,85 @@
+#include "runtime/runtime/options.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char usage[] =
+    "Usage: opensandbox-runtime --embedded\n"
+    "       opensandbox-runtime --listen ADDR:PORT --api-key-file FILE [OPTION]...\n"
+    "Serves the OpenSandbox lifecycle API with sandboxes made by bubblewrap on this machine.\n"
+    "\n"
+    "  --embedded            serve the process that starts it, and end with it; needs a pipe as standard input\n"
+    "  --listen ADDR:PORT    serve on a loopback address; port 0 takes a free one\n"
+    "  --api-key-file FILE   the API key that clients must send is the first line of FILE\n"
+    "  --state DIR           keep the sandboxes' files below DIR (default: TMPDIR, /var/tmp or /tmp)\n"
+    "  --alias NAME=host     take the image name NAME for host (may be repeated)\n"
+    "  --allow-host-network  let sandboxes ask for the machine's network (always allowed when embedded)\n"
+    "  --help                print this\n"
+    "\n"
+    "Environment: OPENSANDBOX_EXECD (path of opensandbox-execd; default: beside this program),\n"
+    "OPENSANDBOX_RUNTIME_LOG (file to log to; default: no log).\n";
+
+static _Noreturn void misuse(const char *message, const char *argument)
+{
+    (void)fprintf(stderr, "opensandbox-runtime: %s%s\nTry --help.\n", message, argument);
+    exit(2);
+}
+
+static void add_alias(struct osb_options *options, char *text)
+{
+    char *target = strrchr(text, '=');
+    if (!target || target == text || strcmp(target, "=host") != 0)
+        misuse("an alias has the form NAME=host: ", text);
+    if (options->alias_count == OSB_MAX_ALIASES)
+        misuse("there are too many aliases at ", text);
+    *target = '\0';
+    options->aliases[options->alias_count++] = text;
+}
+
+void osb_options_read(struct osb_options *options, int argc, char **argv)
+{
+    static const struct option known[] = {
+        {"embedded", no_argument, NULL, 'e'},    {"listen", required_argument, NULL, 'l'},
+        {"state", required_argument, NULL, 's'}, {"api-key-file", required_argument, NULL, 'k'},
+        {"alias", required_argument, NULL, 'a'}, {"allow-host-network", no_argument, NULL, 'n'},
+        {"help", no_argument, NULL, 'h'},        {0}};
+    *options = (struct osb_options){0};
+    int option;
+    while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
+        switch (option) {
+        case 'e':
+            options->embedded = true;
+            break;
+        case 'l':
+            options->listen = optarg;
+            break;
+        case 's':
+            options->state = optarg;
+            break;
+        case 'k':
+            options->api_key_file = optarg;
+            break;
+        case 'a':
+            add_alias(options, optarg);
+            break;
+        case 'n':
+            options->allow_host_network = true;
+            break;
+        case 'h':
+            (void)fputs(usage, stdout);
+            exit(0);
+        default:
+            misuse("unknown option", "");
+        }
+    }
+    if (optind < argc)
+        misuse("unexpected argument ", argv[optind]);
+    if (options->embedded == (options->listen != NULL))
+        misuse("exactly one of --embedded and --listen is needed", "");
+    if (options->listen && !options->api_key_file)
+        misuse("--listen needs --api-key-file", "");
+    if (options->embedded && options->api_key_file)
+        misuse("--embedded makes an API key of its own; leave --api-key-file out", "");
+}

@@ -1,0 +1,23 @@
+/* The command line. */
+#ifndef OSB_OPTIONS_H
+#define OSB_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "runtime/runtime/runtime.h"
+
+struct osb_options {
+    bool embedded;
+    const char *listen;       /* "ADDR:PORT" */
+    const char *state;        /* directory, or NULL */
+    const char *api_key_file; /* or NULL */
+    const char *aliases[OSB_MAX_ALIASES];
+    size_t alias_count;
+    bool allow_host_network;
+};
+
+/* Reads the command line; prints help or what is wrong and exits where there is nothing to go on with. */
+void osb_options_read(struct osb_options *options, int argc, char **argv);
+
+#endif

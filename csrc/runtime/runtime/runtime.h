@@ -1,0 +1,36 @@
+/* What all parts of one runtime share. */
+#ifndef OSB_RUNTIME_H
+#define OSB_RUNTIME_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "runtime/runtime/janitor.h"
+#include "runtime/runtime/state.h"
+#include "runtime/shared/evloop.h"
+#include "runtime/shared/http_proxy.h"
+#include "runtime/shared/http_server.h"
+
+#define OSB_MAX_ALIASES 32
+#define OSB_MAX_SANDBOXES 1000
+#define OSB_SECRET_SIZE 65
+
+struct osb_sandbox;
+
+struct osb_runtime {
+    struct osb_evloop *loop;
+    struct osb_http_server *server;
+    struct osb_http_proxy *proxy;
+    struct osb_state state;
+    struct osb_janitor janitor;
+    char bwrap[PATH_MAX];
+    char api_key[OSB_SECRET_SIZE * 4];
+    const char *aliases[OSB_MAX_ALIASES]; /* names of images that stand for "host" */
+    size_t alias_count;
+    bool allow_host_network;
+    struct osb_sandbox *sandboxes; /* newest first */
+    size_t sandbox_count;
+};
+
+#endif

@@ -1,0 +1,418 @@
+#include "runtime/runtime/sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "runtime/runtime/log.h"
+#include "runtime/shared/text.h"
+
+#define START_PATIENCE 30000     /* ms */
+#define LONGEST_TIMER 86400000LL /* ms; later expiries are looked at again */
+
+const char *osb_sandbox_state_name(const struct osb_sandbox *sandbox)
+{
+    static const char *const names[] = {"Pending", "Running", "Paused", "Terminated", "Failed"};
+    return names[sandbox->state];
+}
+
+struct osb_sandbox *osb_sandbox_find(const struct osb_runtime *runtime, const char *id)
+{
+    struct osb_sandbox *sandbox = runtime->sandboxes;
+    while (sandbox && (sandbox->deleted || strcmp(sandbox->id, id) != 0))
+        sandbox = sandbox->next;
+    return sandbox;
+}
+
+static void change_state(struct osb_sandbox *sandbox, enum osb_sandbox_state state)
+{
+    sandbox->state = state;
+    clock_gettime(CLOCK_REALTIME, &sandbox->changed_at);
+    osb_log("sandbox %s: %s", sandbox->id, osb_sandbox_state_name(sandbox));
+}
+
+/* Takes it off the list of all. */
+static void unlink_sandbox(struct osb_sandbox *sandbox)
+{
+    for (struct osb_sandbox **place = &sandbox->runtime->sandboxes; *place; place = &(*place)->next) {
+        if (*place == sandbox) {
+            *place = sandbox->next;
+            sandbox->runtime->sandbox_count--;
+            break;
+        }
+    }
+}
+
+/* ---- the processes ---- */
+
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+static void end_watch(struct osb_watch **watch, int *fd)
+{
+    osb_watch_remove(*watch);
+    *watch = NULL;
+    close_fd(fd);
+}
+
+static void free_sandbox(struct osb_sandbox *sandbox)
+{
+    unlink_sandbox(sandbox);
+    end_watch(&sandbox->monitor_watch, &sandbox->process.monitor_fd);
+    end_watch(&sandbox->status_watch, &sandbox->process.status_fd);
+    end_watch(&sandbox->ready_watch, &sandbox->process.ready_fd);
+    end_watch(&sandbox->output_watch, &sandbox->process.output_fd);
+    close_fd(&sandbox->process.life_fd);
+    close_fd(&sandbox->init_fd);
+    osb_timer_stop(sandbox->runtime->loop, &sandbox->expiry);
+    osb_timer_stop(sandbox->runtime->loop, &sandbox->patience);
+    json_decref(sandbox->image);
+    json_decref(sandbox->platform);
+    json_decref(sandbox->metadata);
+    json_decref(sandbox->entrypoint);
+    explicit_bzero(sandbox->token, sizeof sandbox->token);
+    free(sandbox);
+}
+
+/* Kills all processes; the monitor ends once they are gone. */
+static void kill_processes(struct osb_sandbox *sandbox)
+{
+    close_fd(&sandbox->process.life_fd);
+    if (sandbox->init_fd >= 0)
+        (void)syscall(SYS_pidfd_send_signal, sandbox->init_fd, SIGKILL, NULL, 0);
+    else if (sandbox->process.monitor_fd >= 0) /* its child dies with it, or finds the life pipe closed */
+        (void)syscall(SYS_pidfd_send_signal, sandbox->process.monitor_fd, SIGKILL, NULL, 0);
+}
+
+static void read_output(void *context, uint32_t events);
+
+/* All processes are gone: tells who waits, and frees the sandbox unless its end is to be seen. */
+static void finish(struct osb_sandbox *sandbox, int exit_code)
+{
+    osb_sandbox_started started = sandbox->started;
+    osb_sandbox_gone gone = sandbox->gone;
+    void *context = sandbox->context;
+    sandbox->started = NULL;
+    sandbox->gone = NULL;
+    sandbox->exit_code = exit_code;
+    if (sandbox->output_watch)
+        read_output(sandbox, EPOLLIN);
+    end_watch(&sandbox->monitor_watch, &sandbox->process.monitor_fd);
+    end_watch(&sandbox->status_watch, &sandbox->process.status_fd);
+    end_watch(&sandbox->ready_watch, &sandbox->process.ready_fd);
+    end_watch(&sandbox->output_watch, &sandbox->process.output_fd);
+    close_fd(&sandbox->process.life_fd);
+    close_fd(&sandbox->init_fd);
+    osb_timer_stop(sandbox->runtime->loop, &sandbox->patience);
+    if (!osb_janitor_remove(&sandbox->runtime->janitor, sandbox->id))
+        osb_log("the janitor does not listen");
+    if (started) {
+        char error[sizeof sandbox->output + 64];
+        sandbox->output[strcspn(sandbox->output, "\n")] = '\0';
+        snprintf(error, sizeof error, "The sandbox could not be started: %s",
+                 sandbox->output_len ? sandbox->output : "execd ended at once");
+        started(context, NULL, error);
+        free_sandbox(sandbox);
+    } else if (!sandbox->deleted) {
+        change_state(sandbox, exit_code == 0 ? OSB_TERMINATED : OSB_FAILED);
+    } else {
+        osb_log("sandbox %s: deleted", sandbox->id);
+        free_sandbox(sandbox);
+        if (gone)
+            gone(context);
+    }
+}
+
+static void on_monitor_end(void *context, uint32_t events)
+{
+    struct osb_sandbox *sandbox = context;
+    int status = 0;
+    (void)events;
+    if (waitpid(sandbox->process.monitor, &status, WNOHANG) != sandbox->process.monitor)
+        return;
+    sandbox->process.monitor = -1;
+    finish(sandbox, WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+}
+
+/* The sandbox runs once execd has read its token and its first process is known. */
+static void check_ready(struct osb_sandbox *sandbox)
+{
+    if (sandbox->state != OSB_PENDING || !sandbox->ready || sandbox->init_fd < 0 || !sandbox->started)
+        return;
+    osb_timer_stop(sandbox->runtime->loop, &sandbox->patience);
+    osb_sandbox_started started = sandbox->started;
+    sandbox->started = NULL;
+    change_state(sandbox, OSB_RUNNING);
+    started(sandbox->context, sandbox, NULL);
+}
+
+/* Learns the first process from bubblewrap's status, a line of JSON that comes in pieces. */
+static void on_status(void *context, uint32_t events)
+{
+    struct osb_sandbox *sandbox = context;
+    const size_t room = sizeof sandbox->status - sandbox->status_len;
+    ssize_t len = room ? read(sandbox->process.status_fd, sandbox->status + sandbox->status_len, room) : 0;
+    (void)events;
+    if (len < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (len > 0) {
+        sandbox->status_len += (size_t)len;
+        if (!memchr(sandbox->status, '\n', sandbox->status_len))
+            return;
+    }
+    osb_watch_remove(sandbox->status_watch); /* the descriptor stays open: bubblewrap writes its last word there */
+    sandbox->status_watch = NULL;
+    json_t *status = json_loadb(sandbox->status, sandbox->status_len, JSON_DISABLE_EOF_CHECK, NULL);
+    sandbox->init = (pid_t)json_integer_value(json_object_get(status, "child-pid"));
+    json_decref(status);
+    if (sandbox->init <= 0)
+        return; /* the monitor's end will tell */
+    sandbox->init_fd = (int)syscall(SYS_pidfd_open, sandbox->init, 0);
+    if (sandbox->init_fd < 0 ||
+        !osb_janitor_add(&sandbox->runtime->janitor, sandbox->id, OSB_JANITOR_PROCESS, sandbox->init_fd) ||
+        sandbox->deleted) {
+        kill_processes(sandbox);
+        return;
+    }
+    check_ready(sandbox);
+}
+
+/* execd has read its token, or was never started. */
+static void on_ready(void *context, uint32_t events)
+{
+    struct osb_sandbox *sandbox = context;
+    char byte;
+    ssize_t len = read(sandbox->process.ready_fd, &byte, 1);
+    (void)events;
+    if (len > 0 || (len < 0 && (errno == EAGAIN || errno == EINTR)))
+        return;
+    end_watch(&sandbox->ready_watch, &sandbox->process.ready_fd);
+    sandbox->ready = len == 0;
+    check_ready(sandbox);
+}
+
+/* Keeps the first words for the error of create, drops the rest. */
+static void read_output(void *context, uint32_t events)
+{
+    struct osb_sandbox *sandbox = context;
+    char text[4096];
+    (void)events;
+    ssize_t len = read(sandbox->process.output_fd, text, sizeof text);
+    if (len == 0 || (len < 0 && errno != EAGAIN && errno != EINTR)) {
+        end_watch(&sandbox->output_watch, &sandbox->process.output_fd);
+        return;
+    }
+    size_t room = sizeof sandbox->output - 1 - sandbox->output_len;
+    if (len <= 0 || sandbox->state != OSB_PENDING || room == 0)
+        return;
+    size_t taken = (size_t)len < room ? (size_t)len : room;
+    memcpy(sandbox->output + sandbox->output_len, text, taken);
+    sandbox->output_len += taken;
+    sandbox->output[sandbox->output_len] = '\0';
+}
+
+static void on_patience_end(void *context)
+{
+    struct osb_sandbox *sandbox = context;
+    if (sandbox->output_len == 0)
+        sandbox->output_len = (size_t)snprintf(sandbox->output, sizeof sandbox->output, "execd did not begin in %d s",
+                                               START_PATIENCE / 1000);
+    kill_processes(sandbox);
+}
+
+static bool watch_process(struct osb_sandbox *sandbox)
+{
+    struct osb_evloop *loop = sandbox->runtime->loop;
+    const struct osb_isolated *process = &sandbox->process;
+    sandbox->monitor_watch = osb_evloop_watch(loop, process->monitor_fd, EPOLLIN, on_monitor_end, sandbox);
+    sandbox->status_watch = osb_evloop_watch(loop, process->status_fd, EPOLLIN, on_status, sandbox);
+    sandbox->ready_watch = osb_evloop_watch(loop, process->ready_fd, EPOLLIN | EPOLLRDHUP, on_ready, sandbox);
+    sandbox->output_watch = osb_evloop_watch(loop, process->output_fd, EPOLLIN, read_output, sandbox);
+    const struct osb_janitor *janitor = &sandbox->runtime->janitor;
+    return sandbox->monitor_watch && sandbox->status_watch && sandbox->ready_watch && sandbox->output_watch &&
+           osb_timer_start(loop, &sandbox->patience, START_PATIENCE, on_patience_end, sandbox) &&
+           osb_janitor_add(janitor, sandbox->id, OSB_JANITOR_PROCESS, process->monitor_fd) &&
+           osb_janitor_add(janitor, sandbox->id, OSB_JANITOR_PIPE, process->output_fd);
+}
+
+/* ---- create ---- */
+
+/* A random UUID (version 4). */
+static void make_id(char out[OSB_ID_SIZE])
+{
+    char hex[33];
+    osb_random_hex(hex, 32);
+    hex[12] = '4';
+    hex[16] = "89ab"[(unsigned char)hex[16] % 4];
+    snprintf(out, OSB_ID_SIZE, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20);
+}
+
+static struct osb_sandbox *new_sandbox(struct osb_runtime *runtime, const struct osb_sandbox_spec *spec)
+{
+    struct osb_sandbox *sandbox = calloc(1, sizeof *sandbox);
+    if (!sandbox)
+        return NULL;
+    sandbox->runtime = runtime;
+    sandbox->init_fd = -1;
+    sandbox->process = (struct osb_isolated){
+        .monitor = -1, .monitor_fd = -1, .status_fd = -1, .life_fd = -1, .ready_fd = -1, .output_fd = -1};
+    make_id(sandbox->id);
+    osb_random_hex(sandbox->token, sizeof sandbox->token - 1);
+    clock_gettime(CLOCK_REALTIME, &sandbox->created_at);
+    sandbox->changed_at = sandbox->created_at;
+    sandbox->image = json_incref(spec->image);
+    sandbox->platform = json_incref(spec->platform);
+    sandbox->entrypoint = json_incref(spec->entrypoint);
+    sandbox->metadata = spec->metadata ? json_deep_copy(spec->metadata) : json_object();
+    if (!sandbox->metadata) {
+        free_sandbox(sandbox);
+        return NULL;
+    }
+    return sandbox;
+}
+
+static bool start_processes(struct osb_sandbox *sandbox, const struct osb_sandbox_spec *spec, char *error, size_t size)
+{
+    struct osb_runtime *runtime = sandbox->runtime;
+    struct osb_identity identity;
+    struct osb_listener listener;
+    osb_identity_pick(&identity);
+    if (!osb_state_make_sandbox(&runtime->state, sandbox->id, &identity)) {
+        snprintf(error, size, "The sandbox's directories can't be made: %s.", strerror(errno));
+        return false;
+    }
+    if (!osb_network_listen(&listener)) {
+        snprintf(error, size, "No loopback address is left: %s.", strerror(errno));
+        return false;
+    }
+    memcpy(sandbox->address, listener.address, sizeof sandbox->address);
+    sandbox->own_address = listener.own_address;
+    const struct osb_isolation isolation = {
+        .state = &runtime->state,
+        .bwrap = runtime->bwrap,
+        .id = sandbox->id,
+        .token = sandbox->token,
+        .env = spec->env,
+        .command = spec->command,
+        .host_network = spec->host_network,
+        .listen_fd = listener.fd,
+    };
+    char reason[512];
+    bool started = osb_isolation_start(&isolation, &identity, &sandbox->process, reason, sizeof reason);
+    close(listener.fd); /* execd alone holds it from now on */
+    if (!started)
+        snprintf(error, size, "The sandbox could not be started: %s.", reason);
+    return started;
+}
+
+void osb_sandbox_create(struct osb_runtime *runtime, const struct osb_sandbox_spec *spec, osb_sandbox_started started,
+                        void *context)
+{
+    char error[768] = "Memory is out.";
+    struct osb_sandbox *sandbox = new_sandbox(runtime, spec);
+    if (!sandbox || !start_processes(sandbox, spec, error, sizeof error)) {
+        if (sandbox) {
+            (void)osb_janitor_remove(&runtime->janitor, sandbox->id);
+            free_sandbox(sandbox);
+        }
+        osb_log("%s", error);
+        started(context, NULL, error);
+        return;
+    }
+    sandbox->next = runtime->sandboxes;
+    runtime->sandboxes = sandbox;
+    runtime->sandbox_count++;
+    sandbox->started = started;
+    sandbox->context = context;
+    struct timespec expiry = sandbox->created_at;
+    expiry.tv_sec += (time_t)spec->timeout;
+    bool watched = watch_process(sandbox) && (spec->timeout == 0 || osb_sandbox_set_expiry(sandbox, &expiry));
+    if (!watched) { /* the watch of the monitor may be what is missing, so wait here */
+        kill_processes(sandbox);
+        (void)waitpid(sandbox->process.monitor, NULL, 0);
+        finish(sandbox, 1);
+    }
+}
+
+/* ---- the rest of its life ---- */
+
+void osb_sandbox_delete(struct osb_sandbox *sandbox, osb_sandbox_gone gone, void *context)
+{
+    sandbox->deleted = true;
+    osb_timer_stop(sandbox->runtime->loop, &sandbox->expiry);
+    if (sandbox->started) { /* create gets its error when the processes have ended */
+        kill_processes(sandbox);
+        if (gone)
+            gone(context);
+        return;
+    }
+    if (sandbox->process.monitor < 0) {
+        free_sandbox(sandbox);
+        if (gone)
+            gone(context);
+        return;
+    }
+    sandbox->gone = gone;
+    sandbox->context = context;
+    kill_processes(sandbox);
+}
+
+bool osb_sandbox_pause(struct osb_sandbox *sandbox)
+{
+    if (!osb_isolation_signal(sandbox->init, SIGSTOP))
+        return false;
+    change_state(sandbox, OSB_PAUSED);
+    return true;
+}
+
+bool osb_sandbox_resume(struct osb_sandbox *sandbox)
+{
+    if (!osb_isolation_signal(sandbox->init, SIGCONT))
+        return false;
+    change_state(sandbox, OSB_RUNNING);
+    return true;
+}
+
+static void on_expiry(void *context)
+{
+    struct osb_sandbox *sandbox = context;
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (now.tv_sec < sandbox->expires_at.tv_sec ||
+        (now.tv_sec == sandbox->expires_at.tv_sec && now.tv_nsec < sandbox->expires_at.tv_nsec)) {
+        if (osb_sandbox_set_expiry(sandbox, &sandbox->expires_at))
+            return;
+    }
+    osb_log("sandbox %s: expired", sandbox->id);
+    osb_sandbox_delete(sandbox, NULL, NULL);
+}
+
+bool osb_sandbox_set_expiry(struct osb_sandbox *sandbox, const struct timespec *time)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    int64_t delay = LONGEST_TIMER;
+    if (time->tv_sec - now.tv_sec < LONGEST_TIMER / 1000)
+        delay = (int64_t)(time->tv_sec - now.tv_sec) * 1000 + (time->tv_nsec - now.tv_nsec) / 1000000 + 1;
+    sandbox->expires_at = *time;
+    sandbox->expires = true;
+    return osb_timer_start(sandbox->runtime->loop, &sandbox->expiry, delay, on_expiry, sandbox);
+}
+
+void osb_sandbox_forget_all(struct osb_runtime *runtime)
+{
+    while (runtime->sandboxes)
+        free_sandbox(runtime->sandboxes);
+}

@@ -1,0 +1,103 @@
+/* A sandbox: its record, its processes, and how it goes from one state to the next. */
+#ifndef OSB_SANDBOX_H
+#define OSB_SANDBOX_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "runtime/runtime/isolation.h"
+#include "runtime/runtime/network.h"
+#include "runtime/runtime/runtime.h"
+
+#define OSB_ID_SIZE 37
+
+enum osb_sandbox_state {
+    OSB_PENDING,
+    OSB_RUNNING,
+    OSB_PAUSED,
+    OSB_TERMINATED, /* ended by itself, with status 0 */
+    OSB_FAILED      /* ended by itself, in another way */
+};
+
+/* What create asks for. The values are borrowed and may be NULL. */
+struct osb_sandbox_spec {
+    json_t *image;
+    json_t *platform;
+    json_t *env;
+    json_t *metadata;
+    json_t *entrypoint;
+    const json_t *command; /* of the entrypoint, when it is to be run */
+    int64_t timeout;       /* seconds until it expires; 0: never */
+    bool host_network;
+};
+
+/* `sandbox` runs; or it is NULL and `error` a sentence. */
+typedef void (*osb_sandbox_started)(void *context, struct osb_sandbox *sandbox, const char *error);
+typedef void (*osb_sandbox_gone)(void *context);
+
+struct osb_sandbox {
+    struct osb_sandbox *next;
+    struct osb_runtime *runtime;
+    char id[OSB_ID_SIZE];
+    char token[OSB_SECRET_SIZE];
+    char address[OSB_ADDRESS_SIZE]; /* of execd */
+    bool own_address;               /* clients may use it */
+    bool deleted;                   /* its processes are about to end */
+    enum osb_sandbox_state state;
+    int exit_code; /* once terminated or failed */
+    struct timespec created_at;
+    struct timespec changed_at;
+    struct timespec expires_at;
+    bool expires;
+    json_t *image;
+    json_t *platform;
+    json_t *metadata; /* always an object */
+    json_t *entrypoint;
+    /* private to sandbox.c */
+    struct osb_isolated process;
+    pid_t init;  /* the first process inside; 0 while not known */
+    int init_fd; /* its pidfd */
+    struct osb_watch *monitor_watch;
+    struct osb_watch *status_watch;
+    struct osb_watch *ready_watch;
+    struct osb_watch *output_watch;
+    struct osb_timer expiry;
+    struct osb_timer patience; /* how long starting may take */
+    bool ready;
+    char status[512]; /* what bubblewrap told until now */
+    size_t status_len;
+    char output[1024]; /* the first that was printed on stderr before it ran */
+    size_t output_len;
+    osb_sandbox_started started;
+    osb_sandbox_gone gone;
+    void *context; /* of whichever of the two waits */
+};
+
+/* Makes and starts a sandbox. `started` is called once, maybe before this returns. */
+void osb_sandbox_create(struct osb_runtime *runtime, const struct osb_sandbox_spec *spec, osb_sandbox_started started,
+                        void *context);
+
+/* Finds a sandbox that was not deleted; NULL when there is none. */
+struct osb_sandbox *osb_sandbox_find(const struct osb_runtime *runtime, const char *id);
+
+/* Takes the sandbox off the list and ends its processes; `gone` (or NULL) is called when none is left, maybe at once.
+ * The files go in the background. The sandbox must not be used after. */
+void osb_sandbox_delete(struct osb_sandbox *sandbox, osb_sandbox_gone gone, void *context);
+
+/* Stops all processes of a running sandbox, or lets those of a paused one go on. False when the kernel refused. */
+bool osb_sandbox_pause(struct osb_sandbox *sandbox);
+bool osb_sandbox_resume(struct osb_sandbox *sandbox);
+
+/* Sets when it is deleted by itself. False when memory is out. */
+bool osb_sandbox_set_expiry(struct osb_sandbox *sandbox, const struct timespec *time);
+
+/* Frees all sandboxes, without a word to who waits; their processes and files are left to the janitor. */
+void osb_sandbox_forget_all(struct osb_runtime *runtime);
+
+/* The official name of its state ("Running"). */
+const char *osb_sandbox_state_name(const struct osb_sandbox *sandbox);
+
+#endif
