@@ -84,9 +84,12 @@ describe("sandbox", function()
   end)
 
   it("makes requests to services inside", function()
-    server:route("GET", path .. "/endpoints/8000", faults.json(200, { endpoint = server.authority .. "/svc", headers = { ["X-A"] = "b" } }))
+    local endpoint = { endpoint = server.authority .. "/svc", headers = { ["X-A"] = "b" } }
+    server:route("GET", path .. "/endpoints/8000", faults.json(200, endpoint))
     server:route("PUT", "/svc/a%20b%2Fc", faults.answer(201, "made", { ["X-Reply"] = "yes" }))
-    local response = assert(box:request { port = 8000, method = "put", path = "/a b%2Fc?q=1 2#x", headers = { ["X-C"] = "d" }, body = "hi" })
+    local response = assert(box:request {
+      port = 8000, method = "put", path = "/a b%2Fc?q=1 2#x", headers = { ["X-C"] = "d" }, body = "hi",
+    })
     assert.equal(201, response.status)
     assert.equal("made", response.body)
     assert.equal("yes", response.headers["x-reply"])

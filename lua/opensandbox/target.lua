@@ -15,7 +15,7 @@ local PORTS = { execd = defaults.execd_port, egress = defaults.egress_port }
 -- @treturn[2] nil
 -- @treturn[2] table err where the embedded runtime does not start
 function M.lifecycle(connection)
-  if connection.embedded and not connection.base then
+  if connection.embedded then
     local runtime, err = embedded.start()
     if not runtime then return nil, err end
     connection.base, connection.api_key = runtime.url .. "/v1", runtime.api_key
