@@ -23,7 +23,7 @@ describe("embedded runtime", function()
     assert.equal("unsupported: the embedded runtime cannot be used: OPENSANDBOX_RUNTIME names /nonexistent/runtime, which is not there\n",
       start "/nonexistent/runtime")
     -- without its folder on the path, the module does not know where it was built
-    local forget = [[require "opensandbox.core" package.cpath = ""]]
+    local forget = [[require "opensandbox.core" require "cjson" package.cpath = ""]]
     local output = script.run(forget .. START, { OPENSANDBOX_RUNTIME = false, PATH = "/usr/bin:/somewhere" })
     if output:find("^http") then return end -- one is installed on this machine
     assert.matches("opensandbox-runtime was not found: set OPENSANDBOX_RUNTIME to its path, or set OPEN_SANDBOX_DOMAIN", output, 1, true)

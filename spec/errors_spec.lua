@@ -74,10 +74,10 @@ describe("errors", function()
   end)
 
   it("keeps secrets out of addresses and messages", function()
-    local err = errors.from_response({ status = 401, headers = {}, body = "key s3cr-et+key is wrong" },
+    local err = errors.from_response({ status = 401, headers = {}, body = "API key s3cr-et+key is wrong" },
       { method = "GET", url = "http://me:pw@host/p?token=abc&path=%2Fa&flag#part", secrets = { "s3cr-et+key" } })
     assert.equal("http://host/p?token=***&path=%2Fa&flag", err.url)
-    assert.equal("key *** is wrong (check api_key or OPEN_SANDBOX_API_KEY)", err.message)
+    assert.equal("API key *** is wrong (check api_key or OPEN_SANDBOX_API_KEY)", err.message)
     assert.is_nil(tostring(err):find("s3cr", 1, true))
   end)
 

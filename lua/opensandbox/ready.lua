@@ -10,6 +10,7 @@ local M = {}
 
 local STATE_INTERVAL = 2 -- seconds between looks at the state while the health check fails
 local LONGEST_POLL = 2
+local LONGEST_PING = 5 -- an endpoint that takes connections too early may never answer them
 local ENDED = { Failed = true, Terminated = true }
 -- What will not get better by waiting, when the lifecycle server answers so.
 local FINAL = { not_found = true, unauthorized = true, forbidden = true, unsupported = true }
@@ -126,7 +127,7 @@ function M.wait_healthy(sandbox, state, opts)
   local attempts = 0
   while true do
     attempts = attempts + 1
-    local limit = math.min(state.connection_state.request_timeout, math.max(deadline - core.now(), 0.1))
+    local limit = math.min(LONGEST_PING, math.max(deadline - core.now(), 0.1))
     local healthy, err, final = check_health(sandbox, state, opts.health_check, limit)
     if healthy then return true end
     if final then return nil, final end

@@ -416,7 +416,4 @@ end
 --- Calls an endpoint of the lifecycle server about one sandbox: (connection state, endpoint, id, request) → its value, or nil, err.
 M.about = about
 
---- The target of one of a sandbox's servers: (state, "execd" | "egress", opts) → target, or nil, err.
-M.target = target.plane
-
 return M
