@@ -1,6 +1,26 @@
 -- How the embedded runtime is found and started, and what is said when it cannot be.
 local script = require "spec.support.script"
 
+local function make_file(content)
+  local name = os.tmpname()
+  local file = assert(io.open(name, "wb"))
+  assert(file:write(content))
+  file:close()
+  return name
+end
+
+--- A temporary program for /bin/sh.
+local function make_program(content)
+  local name = make_file("#!/bin/sh\n" .. content)
+  os.execute("chmod +x " .. name)
+  return name
+end
+
+--- What a script says, run in a process of its own.
+local function output_of(source, env)
+  return select(2, script.start(source, env):finish()) .. "\n"
+end
+
 local START = [[
   local runtime, err = require("opensandbox.embedded").start()
   print(runtime and runtime.url or err.code .. ": " .. err.message)
@@ -8,12 +28,12 @@ local START = [[
 
 describe("embedded runtime", function()
   local function start(program, text)
-    return (script.run(text or START, { OPENSANDBOX_RUNTIME = program, OPEN_SANDBOX_DOMAIN = false, OPEN_SANDBOX_API_KEY = false }))
+    return output_of(text or START, { OPENSANDBOX_RUNTIME = program, OPEN_SANDBOX_DOMAIN = false, OPEN_SANDBOX_API_KEY = false })
   end
 
   --- Starts what `content`, a shell script, makes of a runtime.
   local function start_as(content, text)
-    local program = script.program(content)
+    local program = make_program(content)
     local output = start(program, text)
     os.remove(program)
     return output
@@ -24,7 +44,7 @@ describe("embedded runtime", function()
       start "/nonexistent/runtime")
     -- without its folder on the path, the module does not know where it was built
     local forget = [[require "opensandbox.core" require "cjson" package.cpath = ""]]
-    local output = script.run(forget .. START, { OPENSANDBOX_RUNTIME = false, PATH = "/usr/bin:/somewhere" })
+    local output = output_of(forget .. START, { OPENSANDBOX_RUNTIME = false, PATH = "/usr/bin:/somewhere" })
     if output:find("^http") then return end -- one is installed on this machine
     assert.matches("opensandbox-runtime was not found: set OPENSANDBOX_RUNTIME to its path, or set OPEN_SANDBOX_DOMAIN", output, 1, true)
     assert.matches("/somewhere/opensandbox-runtime", output, 1, true)
@@ -39,13 +59,13 @@ describe("embedded runtime", function()
     assert.matches("it ended without a word", start_as "exit 3")
     assert.matches("it ended without a word", start_as "echo hello")
     assert.matches("its announcement is incomplete", start_as [[echo '{"url":"http://127.0.0.1:1"}']])
-    local name = script.file ""
+    local name = make_file ""
     assert.matches("can't be started: ", start(name))
     os.remove(name)
   end)
 
   it("is started at first use, once per Lua state, with a pipe that ends with the state", function()
-    local log = script.file ""
+    local log = make_file ""
     local output = start_as(([[
       echo "start $*" >> %s
       echo '{"url":"http://127.0.0.1:1","api_key":"k"}'
@@ -77,7 +97,7 @@ describe("embedded runtime", function()
   end)
 
   it("is started anew when it has died", function()
-    local log = script.file ""
+    local log = make_file ""
     local output = start_as(([[
       echo start >> %s
       echo "{\"url\":\"http://127.0.0.1:$(wc -l < %s)\",\"api_key\":\"k\"}"]]):format(log, log), [[

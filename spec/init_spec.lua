@@ -3,7 +3,7 @@ local opensandbox = require "opensandbox"
 
 describe("opensandbox", function()
   it("loads no other module, and no C, when it is required", function()
-    local output = script.run [[
+    local child = script.start [[
       local before = {}
       for name in pairs(package.loaded) do before[name] = true end
       require "opensandbox"
@@ -11,7 +11,9 @@ describe("opensandbox", function()
         if not before[name] then print(name) end
       end
     ]]
-    assert.equal("opensandbox\n", output)
+    assert.equal("opensandbox", child:line())
+    assert.is_nil(child:line())
+    assert.equal(0, child:finish())
   end)
 
   it("has what the API names, and nothing for what it does not know", function()

@@ -189,7 +189,9 @@ function M.from_response(response, request)
   if status >= 300 and status < 400 and location then
     message = ("the server redirects to %s, which is not followed"):format(M.safe_url(one_line(location)))
   end
-  if status == 401 and (body == "" or message:lower():find("api", 1, true)) then message = message .. " (check api_key or OPEN_SANDBOX_API_KEY)" end
+  if status == 401 and (body == "" or message:lower():find("api", 1, true)) then
+    message = message .. " (check api_key or OPEN_SANDBOX_API_KEY)"
+  end
   local code = STATUS_CODES[status] or "api"
   return M.new {
     code = code, message = shorten(message, MESSAGE_LIMIT), status = status, api_code = api_code,
