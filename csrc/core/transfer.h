@@ -62,8 +62,8 @@ struct osb_transfer {
     double header_timeout, idle_timeout, ping_idle_timeout; /* seconds, 0 = none */
     double activity;                                        /* last byte either way, or when the reader began to wait */
 
-    bool once;      /* the request must not be sent twice, even over a connection gone stale */
-    bool sent_once; /* it is being sent */
+    bool once;           /* the request must not be sent twice, even over a connection gone stale */
+    bool sent_once;      /* it is being sent */
     bool is_line_stream; /* a text of "\n" stands for a blank line */
     struct osb_frame frame;
     struct osb_buf scratch;

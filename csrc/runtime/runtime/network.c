@@ -23,7 +23,7 @@ static int listen_on(const struct sockaddr *address, socklen_t len, bool reuse, 
         struct sockaddr any;
         struct sockaddr_in v4;
         struct sockaddr_in6 v6;
-    } bound;
+    } bound = {.v6 = {0}};
     socklen_t size = sizeof bound;
     const int on = 1;
     if ((reuse && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0) || bind(fd, address, len) != 0 ||

@@ -390,7 +390,7 @@ void osb_http_proxy_free(struct osb_http_proxy *proxy)
         return;
     while (proxy->exchanges) {
         struct exchange *exchange = proxy->exchanges;
-        if (exchange->stream)
+        if (exchange->stream) /* NOLINT(clang-analyzer-unix.Malloc): exchange_free takes it off the list */
             osb_http_stream_cut(exchange->stream);
         else if (exchange->request)
             osb_http_reply_drop(exchange->request);
