@@ -403,6 +403,7 @@ describe("files on the wire", function()
       local result, err = files:download("/f", folder .. "/f")
       assert.is_nil(result)
       assert.equal("mine", err.request_id)
+      assert.equal(err.code ~= "not_found" and 4 or nil, err.partial)
       assert.equal("old", read_local(folder .. "/f"))
     end
     local listing = io.popen("ls -A " .. folder)

@@ -227,13 +227,15 @@ local function exchange(connection, request, url, deadline, default_headers)
   if response and response.status >= 300 then
     code = nil -- the answer says more than that its body was cut
   end
+  local received = (transfer:progress())
   if not code then
     if not request.file or response.status >= 300 then response.body = transfer:body() end
-    response.received = (transfer:progress())
+    response.received = received
   end
   transfer:cancel()
   if code then
-    return nil, transport_error(request, url, code, message, { status = response and response.status, partial = request.delivered }), before_send
+    local partial = request.delivered or (request.file and response and received) or nil
+    return nil, transport_error(request, url, code, message, { status = response and response.status, partial = partial }), before_send
   end
   return response
 end

@@ -35,7 +35,7 @@ local function check_health(sandbox, state, health_check, timeout)
   local execd, err = target.plane(state, "execd", { timeout = timeout })
   if not execd then return false, err, FINAL[err.code] and err end
   local response
-  response, err = ping(execd, { timeout = timeout, no_retry = true })
+  response, err = ping(execd, { timeout = timeout, retry = false })
   if response then return true end
   return false, err
 end
