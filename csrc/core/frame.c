@@ -164,10 +164,8 @@ enum osb_frame_status osb_frame_next(struct osb_frame *frame, char *bytes, size_
         size_t line_len = end - frame->line;
         const char *json = bare_start(bytes + frame->line, line_len);
         if (frame->has_data && (json || line_len == 0)) {
-            if (!json && terminated) {
-                frame->after_carriage = bytes[end] == '\r';
+            if (!json && terminated)
                 frame->line = end + 1;
-            }
             deliver_event(frame, bytes, json || terminated, view);
             return finish(frame, OSB_FRAME_READY, frame->line, consumed);
         }
