@@ -16,7 +16,7 @@ static long read_port(struct osb_http_request *request)
     if (port >= 1 && port <= 65535)
         return port;
     if (port < 0)
-        osb_reply_unprocessable(request, "port", "int_parsing", "Input should be a valid integer");
+        osb_reply_unprocessable(request, "path", "port", "int_parsing", "Input should be a valid integer");
     else
         osb_http_reply_error(request, 400, "DOCKER::INVALID_PORT", "Port must be between 1 and 65535.");
     return 0;

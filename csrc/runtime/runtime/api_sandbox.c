@@ -1,5 +1,4 @@
-#include <errno.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -19,7 +18,8 @@
 static json_t *time_json(const struct timespec *time)
 {
     char text[OSB_TIME_SIZE];
-    osb_time_format(time, text);
+    const struct timespec rounded = {.tv_sec = time->tv_sec, .tv_nsec = time->tv_nsec / 1000 * 1000};
+    osb_time_format(&rounded, text); /* to the microsecond, as the official server and what clients can read */
     return json_string(text);
 }
 
@@ -83,9 +83,9 @@ static json_t *read_object(struct osb_http_request *request)
     if (json_is_object(body))
         return body;
     if (body)
-        osb_reply_unprocessable(request, "body", "model_attributes_type", "Input should be a valid object");
+        osb_reply_unprocessable(request, "body", NULL, "model_attributes_type", "Input should be a valid object");
     else
-        osb_reply_unprocessable(request, "body", "json_invalid", "JSON decode error");
+        osb_reply_unprocessable(request, "body", NULL, "json_invalid", "JSON decode error");
     json_decref(body);
     return NULL;
 }
@@ -148,9 +148,9 @@ static long read_count(struct osb_http_request *request, const char *name, long 
     long number = osb_api_number(text, most);
     if (number >= 1)
         return number;
-    osb_http_reply_json(request, 422,
-                        json_pack("{s:[{s:s, s:[s, s], s:o}]}", "detail", "type", "value_error", "loc", "query", name,
-                                  "msg", json_sprintf("Input should be a whole number from 1 to %ld", most)));
+    char message[64];
+    snprintf(message, sizeof message, "Input should be a whole number from 1 to %ld", most);
+    osb_reply_unprocessable(request, "query", name, "value_error", message);
     return -1;
 }
 
@@ -232,7 +232,7 @@ void osb_api_patch_metadata(struct osb_http_request *request, void *context)
         texts = texts && (json_is_string(value) || json_is_null(value));
     }
     if (!texts) {
-        osb_reply_unprocessable(request, "body", "string_type", "Input should be an object of strings and nulls");
+        osb_reply_unprocessable(request, "body", NULL, "string_type", "Input should be an object of strings and nulls");
     } else if (!osb_rules_check_metadata(patch, &error)) {
         osb_http_reply_error(request, 400, error.code, "%s", error.message);
     } else {
@@ -299,9 +299,9 @@ void osb_api_renew(struct osb_http_request *request, void *context)
     struct timespec time;
     const char *text = json_string_value(json_object_get(body, "expiresAt"));
     if (!text)
-        osb_reply_unprocessable(request, "expiresAt", "missing", "Field required");
+        osb_reply_unprocessable(request, "body", "expiresAt", "missing", "Field required");
     else if (!osb_rules_parse_time(text, &time))
-        osb_reply_unprocessable(request, "expiresAt", "datetime_parsing", "Input should be a valid datetime");
+        osb_reply_unprocessable(request, "body", "expiresAt", "datetime_parsing", "Input should be a valid datetime");
     else
         renew(request, sandbox, &time);
     json_decref(body);

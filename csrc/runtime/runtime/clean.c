@@ -100,10 +100,9 @@ bool osb_clean_tree(int parent, const char *name)
 bool osb_clean_tree_in_userns(int parent, const char *name)
 {
     struct osb_identity identity;
-    osb_identity_pick(&identity);
-    if (identity.switches || !osb_identity_is_range(&identity))
-        return false;
     char error[256];
+    if (!osb_identity_pick(&identity, error, sizeof error) || identity.switches || !osb_identity_is_range(&identity))
+        return false;
     int userns = osb_userns_make(&identity, error, sizeof error);
     if (userns < 0)
         return false;

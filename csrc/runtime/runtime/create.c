@@ -10,11 +10,12 @@
 #define MOST_STRINGS 2048
 #define CODE_INTERPRETER "opensandbox/code-interpreter"
 
-void osb_reply_unprocessable(struct osb_http_request *request, const char *place, const char *kind, const char *message)
+void osb_reply_unprocessable(struct osb_http_request *request, const char *part, const char *field, const char *kind,
+                             const char *message)
 {
     osb_http_reply_json(
         request, 422,
-        json_pack("{s:[{s:s, s:[s, s], s:s}]}", "detail", "type", kind, "loc", "body", place, "msg", message));
+        json_pack("{s:[{s:s, s:[s, s*], s:s}]}", "detail", "type", kind, "loc", part, field, "msg", message));
 }
 
 static bool refuse(struct osb_http_request *request, const char *code, const char *message)
@@ -25,12 +26,12 @@ static bool refuse(struct osb_http_request *request, const char *code, const cha
 
 static bool unprocessable(struct osb_http_request *request, const char *place, const char *kind, const char *message)
 {
-    osb_reply_unprocessable(request, place, kind, message);
+    osb_reply_unprocessable(request, "body", place, kind, message);
     return false;
 }
 
 /* A field; NULL when absent or null. */
-static json_t *field(const json_t *body, const char *name)
+static json_t *value_of(const json_t *body, const char *name)
 {
     json_t *value = json_object_get(body, name);
     return json_is_null(value) ? NULL : value;
@@ -76,34 +77,34 @@ static bool check_shapes(struct osb_http_request *request, const json_t *body)
 {
     static const char *const objects[] = {"resourceLimits", "metadata", "extensions", NULL};
     for (size_t i = 0; objects[i]; i++) {
-        const json_t *value = field(body, objects[i]);
+        const json_t *value = value_of(body, objects[i]);
         if (value && !is_text_object(value, false))
             return unprocessable(request, objects[i], "dict_type", "Input should be an object of strings");
     }
-    const json_t *env = field(body, "env");
+    const json_t *env = value_of(body, "env");
     if (env && !is_text_object(env, true))
         return unprocessable(request, "env", "dict_type", "Input should be an object of strings");
-    const json_t *image = field(body, "image");
+    const json_t *image = value_of(body, "image");
     if (image && !is_text(json_object_get(image, "uri")))
         return unprocessable(request, "image", "missing", "Input should be an object with a string uri");
-    const json_t *snapshot = field(body, "snapshotId");
+    const json_t *snapshot = value_of(body, "snapshotId");
     if (snapshot && !json_is_string(snapshot))
         return unprocessable(request, "snapshotId", "string_type", "Input should be a valid string");
-    const json_t *timeout = field(body, "timeout");
+    const json_t *timeout = value_of(body, "timeout");
     if (timeout && !json_is_integer(timeout))
         return unprocessable(request, "timeout", "int_type", "Input should be a valid integer");
     if (timeout && json_integer_value(timeout) < 1)
         return unprocessable(request, "timeout", "greater_than_equal", "Input should be greater than or equal to 1");
-    const json_t *entrypoint = field(body, "entrypoint");
+    const json_t *entrypoint = value_of(body, "entrypoint");
     if (entrypoint && (!is_text_array(entrypoint) || json_array_size(entrypoint) == 0))
         return unprocessable(request, "entrypoint", "list_type", "Input should be a list of strings, at least one");
-    const json_t *volumes = field(body, "volumes");
+    const json_t *volumes = value_of(body, "volumes");
     if (volumes && !json_is_array(volumes))
         return unprocessable(request, "volumes", "list_type", "Input should be a valid list");
-    const json_t *secure = field(body, "secureAccess");
+    const json_t *secure = value_of(body, "secureAccess");
     if (secure && !json_is_boolean(secure))
         return unprocessable(request, "secureAccess", "bool_type", "Input should be a valid boolean");
-    const json_t *platform = field(body, "platform");
+    const json_t *platform = value_of(body, "platform");
     if (platform &&
         (!json_is_string(json_object_get(platform, "os")) || !json_is_string(json_object_get(platform, "arch"))))
         return unprocessable(request, "platform", "missing", "Input should be an object with the strings os and arch");
@@ -117,15 +118,15 @@ static bool is_blank(const char *text)
 
 static bool check_source(struct osb_http_request *request, const json_t *body)
 {
-    const bool has_image = !is_blank(json_string_value(json_object_get(field(body, "image"), "uri")));
-    const bool has_snapshot = !is_blank(json_string_value(field(body, "snapshotId")));
+    const bool has_image = !is_blank(json_string_value(json_object_get(value_of(body, "image"), "uri")));
+    const bool has_snapshot = !is_blank(json_string_value(value_of(body, "snapshotId")));
     if (has_image == has_snapshot)
         return unprocessable(request, "image", "value_error",
                              "Value error, Exactly one of image or snapshotId must be provided.");
-    if (has_image && !field(body, "entrypoint"))
+    if (has_image && !value_of(body, "entrypoint"))
         return unprocessable(request, "entrypoint", "value_error",
                              "Value error, Entrypoint is required when image is provided.");
-    if (!field(body, "resourceLimits"))
+    if (!value_of(body, "resourceLimits"))
         return unprocessable(request, "resourceLimits", "value_error",
                              "Value error, resourceLimits is required when poolRef is not provided.");
     if (has_snapshot) {
@@ -149,7 +150,7 @@ static bool is_code_interpreter(const char *name)
 
 static bool check_image(const struct osb_runtime *runtime, struct osb_http_request *request, const json_t *body)
 {
-    const char *name = json_string_value(json_object_get(field(body, "image"), "uri"));
+    const char *name = json_string_value(json_object_get(value_of(body, "image"), "uri"));
     bool known = strcmp(name, "host") == 0 || is_code_interpreter(name);
     for (size_t i = 0; i < runtime->alias_count && !known; i++)
         known = strcmp(name, runtime->aliases[i]) == 0;
@@ -257,16 +258,16 @@ static bool check_env(struct osb_http_request *request, const json_t *env)
 
 static bool check_unsupported(struct osb_http_request *request, const json_t *body)
 {
-    if (json_array_size(field(body, "volumes")) > 0)
+    if (json_array_size(value_of(body, "volumes")) > 0)
         return refuse(request, "VOLUME::UNSUPPORTED_BACKEND", "This runtime has no volumes yet.");
-    if (json_is_true(json_object_get(field(body, "credentialProxy"), "enabled")))
+    if (json_is_true(json_object_get(value_of(body, "credentialProxy"), "enabled")))
         return refuse(request, "SANDBOX::API_NOT_SUPPORTED", "This runtime has no credential proxy.");
-    if (json_is_true(field(body, "secureAccess")))
+    if (json_is_true(value_of(body, "secureAccess")))
         return refuse(
             request, "SANDBOX::INVALID_PARAMETER",
             "This runtime has no gateway, so secureAccess is not supported; endpoints are guarded by the token "
             "in their headers.");
-    if (field(body, "image") && field(field(body, "image"), "auth"))
+    if (value_of(body, "image") && value_of(value_of(body, "image"), "auth"))
         return refuse(request, "SANDBOX::INVALID_PARAMETER", "This runtime pulls no images, so image.auth has no use.");
     return true;
 }
@@ -290,20 +291,20 @@ static bool only_waits(const json_t *entrypoint)
 bool osb_create_read(const struct osb_runtime *runtime, struct osb_http_request *request, const json_t *body,
                      struct osb_sandbox_spec *spec)
 {
-    *spec = (struct osb_sandbox_spec){.image = field(body, "image"),
-                                      .platform = field(body, "platform"),
-                                      .env = field(body, "env"),
-                                      .metadata = field(body, "metadata"),
-                                      .entrypoint = field(body, "entrypoint")};
+    *spec = (struct osb_sandbox_spec){.image = value_of(body, "image"),
+                                      .platform = value_of(body, "platform"),
+                                      .env = value_of(body, "env"),
+                                      .metadata = value_of(body, "metadata"),
+                                      .entrypoint = value_of(body, "entrypoint")};
     struct osb_rule_error error;
-    if (!check_shapes(request, body) || !check_extensions(runtime, request, field(body, "extensions"), spec) ||
+    if (!check_shapes(request, body) || !check_extensions(runtime, request, value_of(body, "extensions"), spec) ||
         !check_source(request, body) || !check_unsupported(request, body) || !check_image(runtime, request, body) ||
         !check_platform(request, spec->platform) || !check_env(request, spec->env) ||
-        !check_policy(request, field(body, "networkPolicy"), spec->host_network))
+        !check_policy(request, value_of(body, "networkPolicy"), spec->host_network))
         return false;
     if (!osb_rules_check_metadata(spec->metadata, &error))
         return refuse(request, error.code, error.message);
-    spec->timeout = json_integer_value(field(body, "timeout"));
+    spec->timeout = json_integer_value(value_of(body, "timeout"));
     if (spec->timeout > LONGEST_TIMEOUT)
         return refuse(request, "SANDBOX::INVALID_PARAMETER", "The timeout is longer than ten years.");
     if (!only_waits(spec->entrypoint))

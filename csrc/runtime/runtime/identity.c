@@ -88,13 +88,16 @@ static struct osb_id_map map_of_range(uint32_t base, uint32_t count)
     return map;
 }
 
-static void pick_as_root(struct osb_identity *identity)
+/* False when there are no ids but the own one. */
+static bool pick_as_root(struct osb_identity *identity)
 {
     struct osb_id_line uids = largest_range("/proc/self/uid_map");
     struct osb_id_line gids = largest_range("/proc/self/gid_map");
     struct osb_id_line both = uids.count < gids.count ? uids : gids;
     uint32_t base;
     uint32_t count = RANGE;
+    if (both.count < 2)
+        return false;
     if (both.inside <= SLOT_BASE && both.inside + both.count >= SLOT_END) {
         base = next_slot();
     } else if (both.count >= 2 * RANGE) { /* a container with some ids: the last ones */
@@ -108,6 +111,7 @@ static void pick_as_root(struct osb_identity *identity)
     identity->gid = base;
     identity->uids = map_of_range(base, count);
     identity->gids = map_of_range(base, count);
+    return true;
 }
 
 /* Finds the range that a file of the form NAME:START:COUNT grants to the user. */
@@ -161,11 +165,23 @@ static void pick_as_user(struct osb_identity *identity)
     identity->gids = map_of_user(identity->gid, identity->uses_helper ? &gids : NULL);
 }
 
-void osb_identity_pick(struct osb_identity *identity)
+bool osb_identity_pick(struct osb_identity *identity, char *error, size_t size)
 {
     *identity = (struct osb_identity){0};
-    if (geteuid() == 0)
-        pick_as_root(identity);
-    else
+    if (geteuid() == 0 && !pick_as_root(identity)) {
+        snprintf(error, size,
+                 "as root, sandboxes need user ids to run under, and /proc/self/uid_map has none but 0; run the "
+                 "runtime as an "
+                 "ordinary user, or map more ids");
+        return false;
+    }
+    if (geteuid() != 0) {
+        if (access("/proc/sys/kernel/core_pattern", W_OK) == 0) {
+            snprintf(error, size,
+                     "this user is the machine's root under another id; run the runtime as an ordinary user");
+            return false;
+        }
         pick_as_user(identity);
+    }
+    return true;
 }

@@ -30,11 +30,12 @@ struct osb_identity {
 };
 
 /*
- * Chooses the ids of a new sandbox. Host root: an unprivileged range that no other sandbox of this process has. An
- * ordinary user: the own uid for root inside and the ranges of /etc/subuid and /etc/subgid for the rest, or the own uid
- * alone where there are none.
+ * Chooses the ids of a new sandbox. Root: an unprivileged range that no other sandbox of this process has. An ordinary
+ * user: the own uid for root inside and the ranges of /etc/subuid and /etc/subgid for the rest, or the own uid alone
+ * where there are none. Never the machine's own root, whom the kernel lets write to /proc/sys from any namespace: false
+ * with a sentence where there is nobody else to be.
  */
-void osb_identity_pick(struct osb_identity *identity);
+bool osb_identity_pick(struct osb_identity *identity, char *error, size_t size);
 
 /* The user namespace has more ids than one, so that files inside can have owners other than root. */
 static inline bool osb_identity_is_range(const struct osb_identity *identity)

@@ -104,7 +104,8 @@ static bool find_programs(struct osb_runtime *runtime, char execd[PATH_MAX], str
 static bool try_userns(struct problem *problem)
 {
     struct osb_identity identity;
-    osb_identity_pick(&identity);
+    if (!osb_identity_pick(&identity, problem->text, sizeof problem->text))
+        return false;
     int userns = osb_userns_make(&identity, problem->text, sizeof problem->text);
     if (userns >= 0)
         close(userns);

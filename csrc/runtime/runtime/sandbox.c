@@ -288,7 +288,8 @@ static bool start_processes(struct osb_sandbox *sandbox, const struct osb_sandbo
     struct osb_runtime *runtime = sandbox->runtime;
     struct osb_identity identity;
     struct osb_listener listener;
-    osb_identity_pick(&identity);
+    if (!osb_identity_pick(&identity, error, size))
+        return false;
     if (!osb_state_make_sandbox(&runtime->state, sandbox->id, &identity)) {
         snprintf(error, size, "The sandbox's directories can't be made: %s.", strerror(errno));
         return false;
