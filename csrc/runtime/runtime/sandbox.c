@@ -203,7 +203,7 @@ static void on_ready(void *context, uint32_t events)
     check_ready(sandbox);
 }
 
-/* Keeps the first words for the error of create, drops the rest. */
+/* What execd says on stderr goes to the log; the first words are kept for the error of create. */
 static void read_output(void *context, uint32_t events)
 {
     struct osb_sandbox *sandbox = context;
@@ -214,6 +214,8 @@ static void read_output(void *context, uint32_t events)
         end_watch(&sandbox->output_watch, &sandbox->process.output_fd);
         return;
     }
+    if (len > 0)
+        osb_log("sandbox %s, execd: %.*s", sandbox->id, (int)len, text);
     size_t room = sizeof sandbox->output - 1 - sandbox->output_len;
     if (len <= 0 || sandbox->state != OSB_PENDING || room == 0)
         return;
