@@ -96,8 +96,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
         check(osb_event_decode(osb_buf_data(&written), written.len, &again_scratch, &again) == 0);
         check_equal(&event, &again);
         size_t end = size; /* behind the closing brace */
-        while (json[end - 1] != '}')
+        while (end > 0 && json[end - 1] != '}')
             end--;
+        check(end > 0);
         if (size < 512) {
             for (size_t len = 0; len < end; len++)
                 check(osb_event_decode(json, len, &again_scratch, &again) == -1);

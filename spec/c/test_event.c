@@ -132,7 +132,9 @@ static void test_escapes(void **state)
     assert_text(decode("{\"text\":\"\\ud83d\\ude00\"}"), "\xf0\x9f\x98\x80");
     assert_text(decode("{\"text\":\"x\\u0000y\"}"), "x\0y");
     assert_text(decode("{\"text\":\"raw \xc2\x85 \xff\"}"), "raw \xc2\x85 \xff");
+    assert_text(decode("{\"text\":\"\xff\"}"), "\xff");
     assert_text(decode("{\"text\":\"\\ud83d\"}"), "\xef\xbf\xbd");
+    assert_text(decode("{\"text\":\"\\ude00\\ude00\"}"), "\xef\xbf\xbd\xef\xbf\xbd");
     assert_text(decode("{\"text\":\"\\ude00\\ud83d\"}"), "\xef\xbf\xbd\xef\xbf\xbd");
     assert_text(decode("{\"text\":\"\\ud83d\\u0041\\ud83dz\\ud83d\\n\"}"), "\xef\xbf\xbd"
                                                                            "A\xef\xbf\xbdz\xef\xbf\xbd\n");
@@ -239,6 +241,7 @@ static void test_last_of_equal_keys_wins(void **state)
     assert_int_equal(event.type, OSB_EVENT_UNTYPED);
     assert_false(event.has_text);
     assert_false(event.has_timestamp);
+    assert_int_equal(event.timestamp_ms, 0);
 }
 
 static void test_invalid(void **state)
@@ -300,7 +303,7 @@ static void test_invalid(void **state)
         if (decode_bytes(texts[i], strlen(texts[i]), &event) != -1)
             fail_msg("taken as valid: %s", texts[i]);
     assert_int_equal(decode_bytes("{}\0", 3, &event), -1);
-    assert_int_equal(decode_bytes("{\"a\":\"\\\0\"}", 9, &event), -1);
+    assert_int_equal(decode_bytes("{\"a\":\"\\\0\"}", 10, &event), -1);
 }
 
 static void test_depth(void **state)

@@ -115,6 +115,7 @@ static void test_events(void **state)
     check("data: a\ndata: b", "E~|||a\nb" END);
     check("event: nothing\n\nid: 3\n\ndata: x\n\nid\ndata: y\n\n", "E||#3|x" END "E||#|y" END);
     check("event: only", "");
+    check("event: a\nid: 1\ndata: x\n\ndata: y\n\n", "E|a|#1|x" END "E|||y" END);
     check_bytes("id: 1\0\x32\ndata: x\n\n", 17, "E|||x" END);
 }
 

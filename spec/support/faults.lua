@@ -48,7 +48,8 @@ function M.join(...)
   return all
 end
 
---- A whole answer with a body. `opts.length` is a Content-Length that lies (or false for none).
+--- A whole answer with a body. `opts.length` is a Content-Length that lies (or false for none); the connection is kept, so a
+-- client that believes in a longer one waits: `faults.answer_and_close` ends that.
 function M.answer(status, body, headers, opts)
   body = body or ""
   local length = opts and opts.length
@@ -72,8 +73,8 @@ function M.redirect(url, status)
 end
 
 --- A whole answer, behind which the server closes without having said so: a kept connection gone stale.
-function M.answer_and_close(status, body, headers)
-  return M.join(M.answer(status, body, headers), { { close = true } })
+function M.answer_and_close(status, body, headers, opts)
+  return M.join(M.answer(status, body, headers, opts), { { close = true } })
 end
 
 ---------------------------------------------------------------------------------------------------------------------
@@ -103,10 +104,10 @@ end
 
 -- How an event is framed, by name.
 local FRAMINGS = {
-  bare = function(json) return json .. "\n\n" end,
-  lines = function(json) return json .. "\n" end,
-  data = function(json) return "data: " .. json .. "\n\n" end,
-  crlf = function(json) return "data: " .. json .. "\r\n\r\n" end,
+  bare = function(text) return text .. "\n\n" end,
+  lines = function(text) return text .. "\n" end,
+  data = function(text) return "data: " .. text .. "\n\n" end,
+  crlf = function(text) return "data: " .. text .. "\r\n\r\n" end,
   raw = function(bytes) return bytes end,
 }
 
