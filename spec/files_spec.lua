@@ -423,6 +423,16 @@ describe("files on the wire", function()
     assert.same({ "one" }, lines)
   end)
 
+  it("end their transfer when the loop over their lines is left", function()
+    server:route("GET", "/execd/files/download", faults.join(faults.answer(200, "one\ntwo\n", nil, { length = 100 }), { { stall = true } }))
+    for line in assert(files:lines("/f")) do
+      if line == "two" then break end
+    end
+    collectgarbage() -- where for loops do not close
+    collectgarbage()
+    assert.is_truthy(server:await_abort("/execd/files/download"))
+  end)
+
   it("do not take a whole file for a part of it", function()
     server:route("GET", "/execd/files/download", faults.answer(200, "0123456789"))
     local result, err = files:read("/f", { range = { 2, 4 } })

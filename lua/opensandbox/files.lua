@@ -215,7 +215,8 @@ end
 --
 -- @tparam string path
 -- @tparam[opt] table opts `timeout` (seconds, until the last line is read)
--- @treturn function|nil iterator; it raises the error of a transfer that breaks off
+-- @treturn function|nil iterator; it raises the error of a transfer that breaks off. Lua 5.4 ends the transfer when the loop is left early,
+-- elsewhere the collector does
 -- @treturn table err where the file cannot be opened
 function methods:lines(path, opts)
   local state = core.state(self, "files")
@@ -223,7 +224,8 @@ function methods:lines(path, opts)
   opts = check_lines(opts)
   local stream, err = ask(state, open_file, { query = { { "path", path } }, timeout = opts.timeout, raw = true })
   if not stream then return nil, err end
-  return split_lines(function() return read_stream(stream) end)
+  local closer = setmetatable({}, { __close = function() stream.transfer:cancel() end })
+  return split_lines(function() return read_stream(stream) end), nil, nil, closer
 end
 
 --- Tells about files. `GET /files/info`
