@@ -265,6 +265,15 @@ describe("create", function()
     end
   end)
 
+  it("repeats no password in errors", function()
+    server:route("POST", "/v1/sandboxes", faults.json(400, { message = "cannot log in with pass-1234, nor mount with secret-5678" }))
+    local _, err = create {
+      image = { uri = "i", auth = { username = "u", password = "pass-1234" } },
+      volumes = { { name = "v", mount_path = "/m", ossfs = { bucket = "b", endpoint = "e", access_key_secret = "secret-5678" } } },
+    }
+    assert.equal("cannot log in with ***, nor mount with ***", err.message)
+  end)
+
   it("does not say so where the server refused or was never reached", function()
     server:route("POST", "/v1/sandboxes", faults.json(400, { code = "SANDBOX::INVALID_PARAMETER", message = "no" }))
     local _, err = create()

@@ -115,6 +115,17 @@ function M.body(opts, embedded)
   return body
 end
 
+--- What of the options no error may repeat.
+function M.secrets(opts)
+  local secrets = {}
+  local auth = type(opts.image) == "table" and opts.image.auth
+  if auth then secrets[1] = auth.password end
+  for _, volume in ipairs(opts.volumes or {}) do
+    if volume.ossfs then secrets[#secrets + 1] = volume.ossfs.access_key_secret end
+  end
+  return secrets
+end
+
 local LOST = { timeout = true, network = true, truncated = true, protocol = true, decode = true, limit = true, unavailable = true }
 
 --- Where the answer to a create request was lost, says so in its error: a sandbox may exist.

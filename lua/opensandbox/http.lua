@@ -86,6 +86,7 @@ local SECRET_HEADERS = { "token", "key", "auth", "secret", "access", "cookie" }
 --- Values that no message may repeat: the API key, and what headers with telling names carry.
 local function secrets_of(connection, request)
   local secrets = { connection.api_key }
+  for _, secret in ipairs(request.secrets or {}) do secrets[#secrets + 1] = secret end
   for _, headers in ipairs { connection.headers or {}, request.headers or {} } do
     for name, value in pairs(headers) do
       for _, word in ipairs(SECRET_HEADERS) do

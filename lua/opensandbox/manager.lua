@@ -89,7 +89,7 @@ end
 local function by_id(call)
   return function(self, id, opts)
     local state = core.state(self, "manager")
-    options.argument("id", id, "string")
+    sandboxes.check_id(id)
     opts = check_call(opts)
     return sandboxes.about(state.connection_state, call, id, { timeout = opts.timeout })
   end
@@ -135,7 +135,7 @@ methods.resume = by_id(lifecycle.resume)
 -- @treturn table err
 function methods:renew(id, seconds, opts)
   local state = core.state(self, "manager")
-  options.argument("id", id, "string")
+  sandboxes.check_id(id)
   options.argument("seconds", seconds, "duration")
   opts = check_call(opts)
   return sandboxes.renew(state.connection_state, id, seconds, opts.timeout)
@@ -149,7 +149,7 @@ end
 -- @treturn table err
 function methods:patch_metadata(id, patch, opts)
   local state = core.state(self, "manager")
-  options.argument("id", id, "string")
+  sandboxes.check_id(id)
   patch = sandboxes.check_metadata_patch(patch)
   opts = check_call(opts)
   return sandboxes.about(state.connection_state, lifecycle.patch_metadata, id, { json = patch, timeout = opts.timeout })

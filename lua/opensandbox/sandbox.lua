@@ -148,7 +148,7 @@ function M.create(opts)
   local server, err = target.lifecycle(connection_state)
   if not server then return nil, err end
   local answer
-  answer, err = lifecycle.create(server, { json = body, timeout = opts.request_timeout })
+  answer, err = lifecycle.create(server, { json = body, timeout = opts.request_timeout, secrets = create.secrets(opts) })
   if not answer then return nil, create.explain_lost_answer(err, opts) end
   if type(answer.id) ~= "string" then
     err = errors.transport("decode", "the answer to the create request has no id")
@@ -185,7 +185,7 @@ end
 -- @treturn[2] nil
 -- @treturn[2] table err `not_found`, `not_ready`
 function M.connect(id, opts)
-  options.argument("id", id, "string")
+  M.check_id(id)
   opts = check_connect(opts)
   return attach(id, connections.resolve(opts.connection), opts, false)
 end
@@ -197,7 +197,7 @@ end
 -- @treturn[2] nil
 -- @treturn[2] table err `conflict` where it is not paused
 function M.resume(id, opts)
-  options.argument("id", id, "string")
+  M.check_id(id)
   opts = check_resume(opts)
   local connection, connection_state = connections.resolve(opts.connection)
   local resumed, err = about(connection_state, lifecycle.resume, id, { timeout = opts.timeout })
@@ -396,6 +396,12 @@ core.methods("sandbox", methods, { __close = close_scope })
 
 ---------------------------------------------------------------------------------------------------------------------
 -- shared with commands, files and manager
+
+--- Checks the id of a sandbox; raises at the user's line.
+function M.check_id(id)
+  options.argument("id", id, "string")
+  if id == "" then errors.raise("id must not be empty") end
+end
 
 local check_patch = options.declare("patch_metadata", { patch = { type = "map", of = { "string", "null" } } })
 
