@@ -117,7 +117,8 @@ describe("the transport", function()
   end)
 
   it("makes a readable message of an HTML page", function()
-    server:route("GET", "/x", faults.answer(500, "<html><head><title>Oh no</title></head><body>bad</body></html>", { ["Content-Type"] = "text/html" }))
+    local page = "<html><head><title>Oh no</title></head><body>bad</body></html>"
+    server:route("GET", "/x", faults.answer(500, page, { ["Content-Type"] = "text/html" }))
     local _, err = call()
     assert.equal("api", err.code)
     assert.truthy(err.message:find("Oh no", 1, true))
@@ -131,7 +132,8 @@ describe("the transport", function()
   end)
 
   it("takes no more than the Content-Length says", function()
-    server:route("GET", "/x", faults.answer(200, "12345678", nil, { length = 4 }))
+    -- libcurl would take the rest for the start of the next answer
+    server:route("GET", "/x", faults.answer(200, "12345678", { Connection = "close" }, { length = 4 }))
     assert.equal("1234", assert(call()).body)
   end)
 
@@ -193,7 +195,8 @@ describe("the transport", function()
 
   it("sends the connection's headers on everything, and no Expect", function()
     server:route("POST", "/x", faults.answer(200))
-    assert(call({ method = "POST", parts = { { name = "f", filename = "n", data = ("x"):rep(2000000) } } }, { headers = { ["X-Mine"] = "1" } }))
+    local parts = { { name = "f", filename = "n", data = ("x"):rep(2000000) } }
+    assert(call({ method = "POST", parts = parts }, { headers = { ["X-Mine"] = "1" } }))
     local request = server:requests("/x")[1]
     assert.equal("1", request.headers["x-mine"])
     assert.is_nil(request.headers.expect)
@@ -222,7 +225,7 @@ describe("the transport", function()
   end)
 
   it("leaves nothing in the loop after a failure", function()
-    local function count() return core.loop():awaited() end
+    local function count() return core.loop():sources() end
     local before = count()
     server:route("GET", "/x", { { stall = true } })
     for _ = 1, 5 do call({ timeout = 0.02 }, { retry = false }) end
@@ -250,7 +253,8 @@ describe("the transport", function()
   end)
 
   it("stops an upload that the server refuses early", function()
-    server:route_early("POST", "/x", faults.join(faults.answer(403, '{"message":"no room"}', { Connection = "close" }), { { drain = true } }))
+    local refusal = faults.answer(403, '{"message":"no room"}', { Connection = "close" })
+    server:route_early("POST", "/x", faults.join(refusal, { { drain = true } }))
     local pulled = 0
     local _, err = call { method = "POST", parts = { { name = "f", filename = "n", source = function()
       pulled = pulled + 1

@@ -91,7 +91,8 @@ describe("a faulty event stream", function()
   end)
 
   it("takes an untyped error without a line end", function()
-    answer_with(faults.stream({ faults.init("c1") .. "\n\n", faults.untyped("error running in session. timeout after 1s") }, { framing = "raw" }))
+    local tail = faults.untyped "error running in session. timeout after 1s"
+    answer_with(faults.stream({ faults.init("c1") .. "\n\n", tail }, { framing = "raw" }))
     local _, err = box.commands:run("x")
     assert.equal("timeout", err.code)
   end)
@@ -108,7 +109,8 @@ describe("a faulty event stream", function()
   it("refuses an event of 20 MiB instead of keeping it", function()
     server:route("DELETE", sandbox.execd .. "/command", faults.answer(200))
     answer_with(faults.join(faults.stream_head(), faults.events { faults.init("c1") },
-      { { send = "1400000\r\n" }, { send = '{"type":"stdout","text":"' }, { send = ("x"):rep(1024), times = 20480 } }, { { stall = true } }))
+      { { send = "1400000\r\n" }, { send = '{"type":"stdout","text":"' }, { send = ("x"):rep(1024), times = 20480 } },
+      { { stall = true } }))
     collectgarbage()
     local run, err = box.commands:run("x")
     assert.is_nil(run)
@@ -193,7 +195,9 @@ describe("a faulty event stream", function()
   it("gives handlers their events in order, on_init first and on_complete last", function()
     answer_with(faults.stream { faults.init("c1"), faults.stdout("a"), faults.stderr("b"), faults.stdout("c"), faults.complete() })
     local order = {}
-    local function note(kind) return function(value) order[#order + 1] = kind .. ":" .. tostring(type(value) == "table" and value.id or value) end end
+    local function note(kind)
+      return function(value) order[#order + 1] = kind .. ":" .. tostring(type(value) == "table" and value.id or value) end
+    end
     assert(box.commands:run("x", {
       on_init = note "init", on_stdout = note "out", on_stderr = note "err",
       on_complete = function() order[#order + 1] = "complete" end, on_error = function() order[#order + 1] = "error" end,

@@ -534,12 +534,12 @@ static int loop_wakeup(lua_State *L)
     return 1;
 }
 
-/* loop:awaited() -> how many transfers, timers and processes somebody waits for */
-static int loop_awaited(lua_State *L)
+/* loop:sources() -> how many transfers, timers and processes there are, for tests that count */
+static int loop_sources(lua_State *L)
 {
     lua_Integer count = 0;
     for (const struct osb_source *source = check_loop(L)->sources; source; source = source->next)
-        count += source->awaited || source->queued;
+        count++;
     lua_pushinteger(L, count);
     return 1;
 }
@@ -555,7 +555,7 @@ static int loop_gc(lua_State *L)
 
 static const luaL_Reg methods[] = {
     {"step", loop_step},     {"fd", loop_fd},           {"timeout", loop_timeout},
-    {"wakeup", loop_wakeup}, {"awaited", loop_awaited}, {NULL, NULL},
+    {"wakeup", loop_wakeup}, {"sources", loop_sources}, {NULL, NULL},
 };
 
 static const luaL_Reg meta[] = {{"__gc", loop_gc}, {NULL, NULL}};

@@ -268,9 +268,11 @@ local methods = {}
 -- * `check` = true: a non-zero exit is nil, err (`command_failed`)
 -- * `idle_timeout` seconds of silence (20 on servers that ping, counted from the first ping), `deadline` seconds from the call
 -- * `interrupt_on_cancel` = false leaves the command running when the call is ended early
--- * `on_stdout(text, {text,timestamp,is_error})`, `on_stderr`, `on_init{id,timestamp}`, `on_result`, `on_error`, `on_complete`, `on_event(event)`
+-- * `on_stdout(text, {text,timestamp,is_error})`, `on_stderr`, `on_init{id,timestamp}`, `on_result`, `on_error`, `on_complete`,
+--   `on_event(event)`
 --
--- @treturn[1] table run `id`, `exit_code`, `signal`, `stdout`, `stderr`, `output`, `text`, `truncated`, `logs`, `result`, `error`, `complete`
+-- @treturn[1] table run `id`, `exit_code`, `signal`, `stdout`, `stderr`, `output`, `text`, `truncated`, `logs`, `result`, `error`,
+-- `complete`
 -- @treturn[2] nil
 -- @treturn[2] table err; `err.partial` is the run as far as it came
 function methods:run(command, opts)
@@ -328,7 +330,6 @@ end
 -- @treturn[2] table err
 function methods:start(command, opts)
   local state = state_of(self)
-  local limit = opts and opts.timeout
   opts = check_start(opts)
   opts.background, opts.capture, opts.interrupt_on_cancel = true, false, nil
   local line = command_line(command)

@@ -60,9 +60,12 @@ local methods = {}
 --- Makes a connection (no network traffic yet).
 --
 -- Fields, all optional: `domain` (`"api.example.com:8080"`, `"https://host/prefix"`, `"local"` for the embedded runtime; environment
--- OPEN_SANDBOX_DOMAIN; without any: `localhost:8080` where there is an API key, else the embedded runtime), `protocol` (`"http"`, where domain has
--- no scheme; OPEN_SANDBOX_PROTOCOL), `api_key` (OPEN_SANDBOX_API_KEY), `auth_header` (name of the API key's header), `use_server_proxy` (false: reach
--- sandboxes directly), `endpoint_host_rewrite` (host → host), `request_timeout` (30 s), `connect_timeout` (10 s), `headers` (on every request),
+-- OPEN_SANDBOX_DOMAIN; without any: `localhost:8080` where there is an API key, else the embedded runtime), `protocol` (`"http"`,
+-- where domain has
+-- no scheme; OPEN_SANDBOX_PROTOCOL), `api_key` (OPEN_SANDBOX_API_KEY), `auth_header` (name of the API key's header),
+-- `use_server_proxy` (false: reach
+-- sandboxes directly), `endpoint_host_rewrite` (host → host), `request_timeout` (30 s), `connect_timeout` (10 s), `headers` (on every
+-- request),
 -- `user_agent`, `proxy` (URL; without it the proxy variables of the environment count, but never for loopback addresses), `tls` (`ca_file`,
 -- `ca_path`, `verify` = true, `cert_file`, `key_file`), `retry` (`attempts` = 3, `base` = 0.2 s, `max` = 5 s, `should_retry(err, attempt)`,
 -- `on_retry(err, attempt, delay)`; or false), `debug` (true: a line per request on stderr; or function(event); secrets are masked).

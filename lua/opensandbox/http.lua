@@ -361,7 +361,8 @@ end
 
 --- Makes a request and waits for its answer.
 -- @tparam table connection the state of a connection
--- @tparam table given `method`, `base`, `path`, `query`, `headers`, `json` | `body` | `parts` | `source`, `idempotent`, `timeout` (seconds, whole
+-- @tparam table given `method`, `base`, `path`, `query`, `headers`, `json` | `body` | `parts` | `source`, `idempotent`, `timeout`
+-- (seconds, whole
 -- call; without it the connection's request_timeout ends at the headers and then limits silence), `sink` (`{file=, append=}` or
 -- function(chunk); else the body is a string), `on_progress(done, total)`, `total`, `body_limit` (bytes), `retry` = false
 -- @treturn table|nil `{status=, headers=, body=, request_id=, received=}` of a 2xx answer
@@ -414,7 +415,8 @@ end
 
 --- Opens a stream: returns once its headers are there. Its transfer gives events (`next`, `frame`), or, with `raw`, bytes (`read`).
 -- @tparam table connection the state of a connection
--- @tparam table given as for `call`, without sinks; besides `lines` (events are lines, as execd's commands send), `idle_timeout` (seconds without
+-- @tparam table given as for `call`, without sinks; besides `lines` (events are lines, as execd's commands send), `idle_timeout`
+-- (seconds without
 -- a byte), `ping_idle_timeout` (the same, from the first ping on), `deadline` (on the clock of core.now)
 -- @treturn table|nil `{transfer=, status=, headers=, request_id=, url=, method=}`; whoever gets it ends the transfer
 -- @treturn table err

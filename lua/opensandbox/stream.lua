@@ -37,11 +37,11 @@ function M.open(given)
     ping_idle_timeout = not opts.idle_timeout and defaults.idle_timeout or nil,
   }
   if not http_stream then return nil, err end
-  local capture = opts.capture ~= false and core.capture(opts.max_output or DEFAULT_CAPTURE) or nil
+  local capture = opts.capture ~= false and core.capture(opts.max_output or DEFAULT_CAPTURE, given.lines) or nil
   return {
     transfer = http_stream.transfer, request_id = http_stream.request_id, method = http_stream.method, url = http_stream.url,
     interrupt = given.interrupt, ask_exit_code = given.exit_code, single = given.single, opts = opts, started = now,
-    capture = capture, execution = execution.new(capture, given.lines and "\n" or ""),
+    capture = capture, execution = execution.new(capture),
   }
 end
 
@@ -62,6 +62,10 @@ end
 ---------------------------------------------------------------------------------------------------------------------
 -- the end of a run
 
+local function timed_out(engine)
+  return ("the command was ended after its time-out of %g s"):format(engine.opts.timeout)
+end
+
 --- Did the server end the command because of its time-out? It only says that the command was killed.
 local function was_timed_out(engine, run)
   local timeout = engine.opts.timeout
@@ -78,12 +82,12 @@ local function finish(engine)
     run.exit_code = nil
   elseif run.error then
     if was_timed_out(engine, run) then
-      return nil, fail(engine, "timeout", ("the command was ended after its time-out of %g s"):format(engine.opts.timeout), { partial = run })
+      return nil, fail(engine, "timeout", timed_out(engine), { partial = run })
     end
     if not run.exit_code and engine.ask_exit_code and run.id then run.exit_code, run.signal = engine.ask_exit_code(run.id) end
     if not run.exit_code then
-      return nil, fail(engine, "exit_code_missing", ("the command failed without an exit code: %s: %s"):format(run.error.name, run.error.value),
-        { partial = run })
+      local message = ("the command failed without an exit code: %s: %s"):format(run.error.name, run.error.value)
+      return nil, fail(engine, "exit_code_missing", message, { partial = run })
     end
   else
     run.exit_code = 0
@@ -128,7 +132,7 @@ local function early_end(engine)
   if code == "timeout" then
     local timeout = engine.opts.timeout
     local limited = timeout and core.now() - engine.started >= timeout
-    return fail(engine, "timeout", limited and ("the command was ended after its time-out of %g s"):format(timeout) or message)
+    return fail(engine, "timeout", limited and timed_out(engine) or message)
   end
   engine.ended = code == nil -- the server ended the stream by itself: there is nothing left to interrupt
   local run = engine.execution.run

@@ -24,7 +24,7 @@ local function load_core()
   local context = core.context()
   S = context.scheduler
   if not S then
-    S = { ready = {}, parked = {}, queue = {}, head = 1, tail = 0, loop = core.loop() }
+    S = { ready = {}, parked = {}, queue = {}, head = 1, tail = 0, waits = 0, loop = core.loop() }
     context.scheduler = S
   end
   return core
@@ -107,6 +107,7 @@ end
 
 local function park_on(id, task)
   local waiting = S.parked[id]
+  if id > 0 then S.waits = S.waits + 1 end
   if not waiting then
     S.parked[id] = { task }
   else
@@ -118,7 +119,10 @@ local function unpark_from(id, task)
   local waiting = S.parked[id]
   if not waiting then return end
   for i = #waiting, 1, -1 do
-    if waiting[i] == task then table.remove(waiting, i) end
+    if waiting[i] == task then
+      table.remove(waiting, i)
+      if id > 0 then S.waits = S.waits - 1 end
+    end
   end
   if #waiting == 0 then S.parked[id] = nil end
 end
@@ -223,7 +227,7 @@ local function block(source, test, deadline)
     local busy = not inside_task and run_queue()
     if test(source) then return true end
     local timeout = busy and 0 or deadline and deadline - now or nil
-    if source.is_condition and not timeout and loop:awaited() == 0 then
+    if source.is_condition and not timeout and S.waits == 0 then
       error("opensandbox: deadlock: this waits for " .. tostring(source) .. " and nothing can wake it" .. describe_waiting(), 0)
     end
     if S.waiter and not inside_task then
