@@ -12,7 +12,7 @@
 #define MAX_EVENTS ((size_t)4 << 20)
 
 struct captured {
-    size_t end; /* of its text in `text`; it starts where the one before ends */
+    size_t end; /* of its text in `text`, a line's end included; it starts where the one before ends */
     double timestamp;
     enum osb_output output;
 };
@@ -21,8 +21,10 @@ struct osb_capture {
     struct osb_buf text;
     struct captured *events;
     size_t count, cap;
+    size_t counts[2]; /* of events, per output */
     size_t limit;
-    size_t bytes[2]; /* per output, line ends included */
+    size_t bytes[2];  /* per output, line ends included */
+    bool is_of_lines; /* a "\n" is kept behind each text */
     bool truncated;
 };
 
@@ -56,15 +58,19 @@ void osb_capture_add(lua_State *L, struct osb_capture *capture, enum osb_output 
         capture->cap = cap;
     }
     size_t had = capture->text.cap;
-    if (!osb_buf_append(&capture->text, text, len))
+    if (!osb_buf_reserve(&capture->text, len + 1))
         luaL_error(L, "out of memory");
+    osb_buf_append(&capture->text, text, len);
+    if (capture->is_of_lines)
+        osb_buf_append_byte(&capture->text, '\n');
     if (capture->text.cap > had)
         osb_core_account(L, capture->text.cap - had);
     capture->events[capture->count++] = (struct captured){capture->text.len, timestamp, output};
+    capture->counts[output]++;
     capture->bytes[output] += len < room ? len + 1 : room;
 }
 
-/* core.capture(limit) */
+/* core.capture(limit, lines): at most `limit` bytes per output; with `lines` events are lines without their ends */
 static int capture_new(lua_State *L)
 {
     lua_Number limit = luaL_checknumber(L, 1);
@@ -72,6 +78,7 @@ static int capture_new(lua_State *L)
     struct osb_capture *capture = osb_compat_newuserdata(L, sizeof *capture);
     memset(capture, 0, sizeof *capture);
     capture->limit = (size_t)limit;
+    capture->is_of_lines = lua_toboolean(L, 2) != 0;
     luaL_getmetatable(L, CAPTURE_NAME);
     lua_setmetatable(L, -2);
     return 1;
@@ -90,34 +97,42 @@ static int check_output(lua_State *L, int index)
     return choice == 2 ? -1 : choice;
 }
 
-static const char *text_of(const struct osb_capture *capture, size_t index, size_t *len)
+/* The text of an event, without its line end. */
+static struct osb_slice text_of(const struct osb_capture *capture, size_t index)
 {
     size_t start = index > 0 ? capture->events[index - 1].end : 0;
-    *len = capture->events[index].end - start;
-    return osb_buf_data(&capture->text) + start;
+    size_t line_end = capture->is_of_lines ? 1 : 0;
+    return (struct osb_slice){osb_buf_data(&capture->text) + start, capture->events[index].end - start - line_end};
 }
 
-/* capture:text(which, separator) */
+/* Pushes the texts of one of two outputs that both have some. */
+static void push_selected(lua_State *L, const struct osb_capture *capture, int output)
+{
+    size_t line_end = capture->is_of_lines ? 1 : 0;
+    char *text = lua_newuserdata(L, capture->text.len), *to = text;
+    for (size_t i = 0; i < capture->count; i++) {
+        if (!matches(&capture->events[i], output))
+            continue;
+        struct osb_slice event = text_of(capture, i);
+        memcpy(to, event.ptr, event.len + line_end);
+        to += event.len + line_end;
+    }
+    lua_pushlstring(L, text, (size_t)(to - text) - line_end);
+    lua_remove(L, -2);
+}
+
+/* capture:text(which) -> its events in one string; lines are joined by "\n", without one at the end */
 static int capture_text(lua_State *L)
 {
     const struct osb_capture *capture = check_capture(L);
     int output = check_output(L, 2);
-    size_t separator_len;
-    const char *separator = luaL_optlstring(L, 3, "", &separator_len);
-    luaL_Buffer buffer;
-    bool first = true;
-    luaL_buffinit(L, &buffer);
-    for (size_t i = 0; i < capture->count; i++) {
-        if (!matches(&capture->events[i], output))
-            continue;
-        if (!first)
-            luaL_addlstring(&buffer, separator, separator_len);
-        first = false;
-        size_t len;
-        const char *text = text_of(capture, i, &len);
-        luaL_addlstring(&buffer, text, len);
-    }
-    luaL_pushresult(&buffer);
+    size_t count = output < 0 ? capture->count : capture->counts[output];
+    if (count == 0)
+        lua_pushliteral(L, "");
+    else if (count == capture->count)
+        lua_pushlstring(L, osb_buf_data(&capture->text), capture->text.len - (capture->is_of_lines ? 1 : 0));
+    else
+        push_selected(L, capture, output);
     return 1;
 }
 
@@ -131,10 +146,9 @@ static int capture_logs(lua_State *L)
     for (size_t i = 0; i < capture->count; i++) {
         if (!matches(&capture->events[i], output))
             continue;
-        size_t len;
-        const char *text = text_of(capture, i, &len);
+        struct osb_slice text = text_of(capture, i);
         lua_createtable(L, 0, 2);
-        lua_pushlstring(L, text, len);
+        lua_pushlstring(L, text.ptr, text.len);
         lua_setfield(L, -2, "text");
         lua_pushnumber(L, capture->events[i].timestamp);
         lua_setfield(L, -2, "timestamp");

@@ -85,11 +85,10 @@ end
 
 --- Starts a record.
 -- @tparam userdata|nil capture of the C core, which keeps the output
--- @tparam string separator between two events of one output: `"\n"` where events are lines, `""` where they are chunks
-function M.new(capture, separator)
+function M.new(capture)
   return {
     run = { id = nil, exit_code = nil, stdout = "", stderr = "", output = "", text = "", truncated = false, result = {} },
-    capture = capture, separator = separator,
+    capture = capture,
   }
 end
 
@@ -100,16 +99,16 @@ end
 --- The record as it stands: fills in what is computed from the output.
 -- `run.logs` is made when it is first read: it costs a table per event.
 function M.close(execution)
-  local run, capture, separator = execution.run, execution.capture, execution.separator
+  local run, capture = execution.run, execution.capture
   if capture then
-    run.stdout = capture:text("stdout", separator)
-    run.stderr = capture:text("stderr", separator)
-    run.output = run.stderr == "" and run.stdout or capture:text("output", separator)
+    run.stdout = capture:text("stdout")
+    run.stderr = capture:text("stderr")
+    run.output = run.stderr == "" and run.stdout or capture:text("output")
     run.truncated = capture:truncated()
   end
   local texts = { run.stdout ~= "" and run.stdout or nil }
   for _, result in ipairs(run.result) do texts[#texts + 1] = result.text end
-  run.text = table.concat(texts, "\n")
+  run.text = #texts == 1 and texts[1] or table.concat(texts, "\n") -- concat would copy even one
   return setmetatable(run, { __index = function(self, key)
     if key ~= "logs" then return nil end
     local logs = logs_of(capture)
