@@ -25,7 +25,7 @@
 
 struct command {
     const char *text, *cwd;
-    bool background, has_uid, has_gid;
+    bool has_nul, background, has_uid, has_gid;
     int64_t timeout, uid, gid;
     const json_t *envs;
 };
@@ -85,7 +85,7 @@ static bool read_command(struct osb_http_request *request, const json_t *input, 
         return false;
     }
     const char *wrong = NULL;
-    if (!*command->text)
+    if (!*command->text && !command->has_nul)
         wrong = "Key: 'RunCommandRequest.Command' Error:Field validation for 'Command' failed on the 'required' tag";
     else if (command->timeout < 0)
         wrong = "Key: 'RunCommandRequest.TimeoutMs' Error:Field validation for 'TimeoutMs' failed on the 'gte' tag";
@@ -266,7 +266,10 @@ void osb_command_run(struct osb_http_request *request, void *context)
     spec.argv = argv;
     spec.environment = environment;
     spec.cwd = *cwd ? cwd : NULL;
-    if (command.background)
+    if (command.has_nul) {
+        snprintf(error, sizeof error, "fork/exec %.400s: invalid argument", spec.program);
+        reply_not_started(request, record, error);
+    } else if (command.background)
         run_background(execd, request, &command, &spec, record);
     else
         run_foreground(execd, request, &command, &spec, record);

@@ -15,6 +15,7 @@
 struct download {
     char *range;          /* Range header, or NULL */
     char *modified_since; /* If-Modified-Since header, or NULL */
+    bool lines;           /* a window of lines is asked for */
 };
 
 static void download_free(struct download *download)
@@ -101,12 +102,15 @@ static bool read_digits(const char **at, int64_t *value)
     return *at > begin;
 }
 
-/* The first range of a Range header that lies within the file. 1: found; 0: none of them does; -1: malformed. */
+/* The first range of a Range header that lies within the file. 1: found; 0: none of them does; -1: malformed; 2: it
+ * names none. */
 static int find_range(const char *header, int64_t size, uint64_t *start, uint64_t *length)
 {
     int found = 0;
     if (strncmp(header, "bytes=", 6) != 0)
         return -1;
+    if (header[6 + strspn(header + 6, " \t,")] == '\0')
+        return 2;
     for (const char *at = header + 6; *at;) {
         int64_t first, last;
         at += strspn(at, " \t,");
@@ -167,8 +171,8 @@ static void serve_bytes(struct osb_file_job *job, int file, const char *path, co
     gmtime_r(&info->st_mtim.tv_sec, &parts);
     strftime(modified, sizeof modified, "%a, %d %b %Y %H:%M:%S GMT", &parts);
     job->size = (uint64_t)info->st_size;
-    if (download->range) {
-        int found = find_range(download->range, info->st_size, &job->offset, &job->size);
+    int found = download->range ? find_range(download->range, info->st_size, &job->offset, &job->size) : 2;
+    if (found != 2) {
         if (found < 0) {
             close(file);
             osb_file_add_header(job, "Content-Range", "bytes */%lld", (long long)info->st_size);
@@ -200,13 +204,13 @@ static void serve_bytes(struct osb_file_job *job, int file, const char *path, co
 static void serve(struct osb_file_job *job, const char *path)
 {
     struct stat info;
-    bool lines = osb_http_request_query(job->request, "offset") || osb_http_request_query(job->request, "limit");
+    const struct download *download = job->context;
     int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (file < 0 || fstat(file, &info) < 0) {
         osb_file_fail_errno(job, errno, "open %s", path);
     } else if (!S_ISREG(info.st_mode)) {
         osb_file_fail_errno(job, S_ISDIR(info.st_mode) ? EISDIR : EINVAL, "read %s", path);
-    } else if (lines) {
+    } else if (download->lines) {
         serve_lines(job, file, path);
         return;
     } else {
@@ -240,7 +244,8 @@ void osb_file_download(struct osb_http_request *request, void *context)
         osb_http_reply_error(request, 400, OSB_MISSING_QUERY, "missing query parameter 'path'");
         return;
     }
-    if (range && ((offset && *offset) || (limit && *limit))) {
+    bool lines = (offset && *offset) || (limit && *limit);
+    if (range && lines) {
         osb_http_reply_error(request, 400, OSB_INVALID_REQUEST,
                              "line-based reading (offset/limit) and byte range (Range header) are mutually exclusive");
         return;
@@ -253,5 +258,6 @@ void osb_file_download(struct osb_http_request *request, void *context)
         osb_http_reply_drop(request);
         return;
     }
+    download->lines = lines;
     osb_file_job_start(request, context, NULL, download, work_download);
 }

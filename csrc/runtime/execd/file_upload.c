@@ -257,7 +257,8 @@ static bool place_pair(struct osb_file_job *job, const struct osb_buf *metadata,
     else if (!*path)
         osb_file_fail(job, 400, "INVALID_FILE_METADATA", "metadata path is empty");
     else if (!osb_file_read_permission(job, object, &permission))
-        job->code = "INVALID_FILE_METADATA";
+        osb_file_fail(job, 400, "INVALID_FILE_METADATA",
+                      "invalid metadata format. owner, group or mode has the wrong type");
     else if (!(target = osb_path_expand(path, NULL, error)))
         osb_file_fail(job, 500, OSB_RUNTIME_ERROR, "error resolving target path %s. %s", path, error);
     else

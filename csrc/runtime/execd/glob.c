@@ -128,10 +128,31 @@ static bool matches_alternatives(struct match *match, const char *pattern, const
     return found;
 }
 
+/* Matches what is between the brackets of !(…), followed by what is behind them; `pattern` is behind the '('. */
+static bool matches_group(struct match *match, const char *pattern, const char *name)
+{
+    size_t len = strcspn(pattern, ")"), behind = strlen(pattern + len + 1);
+    char *whole = match->depth < MAX_DEPTH ? malloc(len + behind + 1) : NULL;
+    if (!whole) {
+        match->steps = 0;
+        return false;
+    }
+    memcpy(whole, pattern, len);
+    memcpy(whole + len, pattern + len + 1, behind + 1);
+    match->depth++;
+    bool found = matches(match, whole, name);
+    match->depth--;
+    free(whole);
+    return found;
+}
+
 /* Matches a valid pattern; only the last star has to be tried again. Running out of steps ends it. */
 static bool matches(struct match *match, const char *pattern, const char *name)
 {
     const char *star = NULL, *star_name = NULL;
+    /* a name has no directories: those that the pattern allows are none */
+    while (strncmp(pattern, "**/", 3) == 0)
+        pattern += 3;
     while (match->steps-- > 0) {
         const char *next = name;
         bool fits = false;
@@ -144,7 +165,9 @@ static bool matches(struct match *match, const char *pattern, const char *name)
         if (*pattern == '{') {
             if (matches_alternatives(match, pattern + 1, name))
                 return true;
-        } else if (*pattern == '\0') {
+        } else if (*pattern == '!' && pattern[1] == '(' && strchr(pattern, ')')) {
+            return !matches_group(match, pattern + 2, name);
+        } else if (*pattern == '\0' || strcmp(pattern, "/**") == 0) {
             if (*name == '\0')
                 return true;
         } else if (*name != '\0') {

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "child.h"
+#include "entrypoint.h"
 #include "environment.h"
 #include "execd.h"
 #include "owner.h"
@@ -34,6 +35,7 @@ struct options {
     int listen_fd, token_fd, life_fd, log_fd;
     unsigned int port;
     const char *host;
+    const char *const *entrypoint; /* NULL-terminated; empty when there is none */
 };
 
 static void ping(struct osb_http_request *request, void *context)
@@ -65,6 +67,7 @@ static const struct osb_http_route routes[] = {
     {"GET", "/metrics", osb_metrics_get, false},
     {"GET", "/metrics/watch", osb_metrics_follow, false},
     {"*", "/proxy/:port/*", osb_port_forward, true},
+    {"*", "/proxy/*", osb_port_forward, true},
 };
 
 /* Compares without a hint by its time at how far they agree. */
@@ -101,9 +104,9 @@ static bool read_options(int argc, char **argv, struct options *options)
         {"log-fd", required_argument, NULL, 'o'},
         {NULL, 0, NULL, 0},
     };
-    *options = (struct options){-1, -1, -1, -1, DEFAULT_PORT, "0.0.0.0"};
+    *options = (struct options){-1, -1, -1, -1, DEFAULT_PORT, "0.0.0.0", NULL};
     int option;
-    while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, "+", known, NULL)) != -1) {
         char *end = NULL;
         long number = option == 'h' || option == '?' ? 0 : strtol(optarg, &end, 10);
         if (option == '?' || (end && (*end || end == optarg || number < 0 || number > 65535)))
@@ -128,7 +131,8 @@ static bool read_options(int argc, char **argv, struct options *options)
             options->log_fd = (int)number;
         }
     }
-    return optind == argc;
+    options->entrypoint = (const char *const *)argv + optind;
+    return true;
 }
 
 /* The token: what the descriptor gives up to its end or a newline, or by environment. False when it can't be read. */
@@ -269,7 +273,7 @@ int main(int argc, char **argv)
     struct options options;
     if (!read_options(argc, argv, &options)) {
         fprintf(stderr, "usage: opensandbox-execd [--listen-fd N | --host ADDRESS --port N] [--token-fd N] [--life-fd "
-                        "N] [--log-fd N]\n");
+                        "N] [--log-fd N] [-- ENTRYPOINT...]\n");
         return 2;
     }
     if (options.log_fd < 0)
@@ -286,20 +290,24 @@ int main(int argc, char **argv)
     umask(022);
     raise_file_limit();
     int signal_fd = signalfd(-1, &ends, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (!read_token(options.token_fd, &execd.token)) {
-        dprintf(options.log_fd, "opensandbox-execd: no token came by descriptor %d\n", options.token_fd);
-        return 1;
-    }
     osb_owner_init();
     if (signal_fd < 0 || !osb_environment_init() || curl_global_init(CURL_GLOBAL_DEFAULT) != 0) {
         dprintf(options.log_fd, "opensandbox-execd: out of memory\n");
         return 1;
     }
     json_object_seed(0);
+    struct osb_entrypoint entrypoint = {0};
     bool started = start(&execd, &options, signal_fd);
+    if (started && options.entrypoint[0])
+        started = osb_entrypoint_start(&entrypoint, execd.loop, execd.children, options.entrypoint, options.log_fd);
+    /* last: whoever sent the token knows by our reading it that all is well */
+    if (started && !read_token(options.token_fd, &execd.token)) {
+        dprintf(options.log_fd, "opensandbox-execd: no token came by descriptor %d\n", options.token_fd);
+        started = false;
+    }
     if (started)
         osb_evloop_run(execd.loop);
     stop(&execd);
     curl_global_cleanup();
-    return started ? 0 : 1;
+    return started || entrypoint.status ? entrypoint.status : 1;
 }

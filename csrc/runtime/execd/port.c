@@ -11,9 +11,9 @@ void osb_port_forward(struct osb_http_request *request, void *context)
     struct osb_execd *execd = context;
     const char *given = osb_http_request_param(request, 0), *rest = osb_http_request_rest(request);
     const char *origin = osb_http_request_header(request, "X-Forwarded-For");
-    char *end;
-    unsigned long port = strtoul(given, &end, 10);
-    if (*end || port < 1 || port > 65535) {
+    char *end = NULL;
+    unsigned long port = given ? strtoul(given, &end, 10) : 0;
+    if (port < 1 || port > 65535 || *end) {
         osb_http_reply_text(request, 400, "port is required\n");
         return;
     }

@@ -13,6 +13,7 @@
 #include "environment.h"
 #include "event.h"
 #include "execd.h"
+#include "file_job.h"
 #include "input.h"
 #include "run.h"
 #include "runtime/shared/text.h"
@@ -85,8 +86,10 @@ void osb_session_create(struct osb_http_request *request, void *context)
             problem = "too many sessions";
         else if (!session->cwd)
             problem = error;
-        else if (session->cwd[0] && osb_path_make_directories(session->cwd, 0777) < 0)
-            problem = strerror(errno);
+        else if (session->cwd[0] && osb_path_make_directories(session->cwd, 0777) < 0) {
+            snprintf(error, sizeof error, "mkdir %.300s: %s", session->cwd, osb_file_reason(errno));
+            problem = error;
+        }
     }
     json_decref(input);
     if (problem) {

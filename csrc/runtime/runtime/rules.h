@@ -12,7 +12,8 @@ struct osb_rule_error {
     char message[512];
 };
 
-/* Metadata keys and values follow the rules of Kubernetes labels; nulls are passed over. False with the error. */
+/* Metadata may be any text but for the reserved keys and for its size; the official servers, which keep it as labels of
+ * Docker or Kubernetes, take less. False with the error. */
 bool osb_rules_check_metadata(const json_t *metadata, struct osb_rule_error *error);
 
 /* Reads an ISO 8601 time; without a zone it is UTC. False when it is none. */

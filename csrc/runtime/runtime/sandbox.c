@@ -207,7 +207,7 @@ static void on_ready(void *context, uint32_t events)
 static void read_output(void *context, uint32_t events)
 {
     struct osb_sandbox *sandbox = context;
-    char text[4096];
+    char text[768]; /* fits into a line of the log */
     (void)events;
     ssize_t len = read(sandbox->process.output_fd, text, sizeof text);
     if (len == 0 || (len < 0 && errno != EAGAIN && errno != EINTR)) {
