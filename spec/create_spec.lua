@@ -251,7 +251,10 @@ describe("create", function()
     server:route("GET", "/execd/ping", faults.answer(503, "starting"))
     server:route("DELETE", path, faults.json(500, { message = "no way" }))
     local _, err = create { ready_timeout = 0.02, health_check_interval = 0.01 }
-    assert.matches("; it could not be killed %(no way%) and may still run$", err.message)
+    local text = ("; sandbox %s could not be killed (no way) and may still run"):format(sandbox.id)
+    assert.matches(text, err.message, 1, true)
+    _, err = create { health_check = function() error("bad") end }
+    assert.matches(text, err.message, 1, true)
   end)
 
   it("says that a sandbox may exist where the answer was lost, and how to find it", function()

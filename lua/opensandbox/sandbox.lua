@@ -87,26 +87,25 @@ local function kill(state, timeout)
   return killed, err
 end
 
---- Ends a sandbox that did not get ready; the error says so when that fails too.
+--- Ends a sandbox that did not get ready; the error says whether that went well.
 local function discard(sandbox, state, err)
   local killed, problem = task.shield(kill, state)
   close(sandbox, state)
-  if not errors.is(err) or err.code == "handler" then return end
-  if killed or problem.code == "not_found" then
+  if not errors.is(err) then return end
+  if not killed and problem.code ~= "not_found" then
+    err.message = ("%s; sandbox %s could not be killed (%s) and may still run"):format(err.message, state.id, problem.message)
+  elseif err.code ~= "handler" then
     err.message = err.message .. "; it was killed"
-  else
-    err.message = ("%s; it could not be killed (%s) and may still run"):format(err.message, problem.message)
   end
 end
 
---- The ready options with the whole call's `timeout` applied, and the time by which the state must be Running.
-local function limits(opts, running_seconds)
-  local whole = opts.timeout or math.huge
-  opts.ready_timeout = math.min(opts.ready_timeout, whole)
-  return core.now() + math.min(running_seconds, whole)
+--- When a sandbox that exists must be ready: its state and its health have one deadline.
+local function ready_deadline(opts)
+  return core.now() + math.min(opts.ready_timeout, opts.timeout or math.huge)
 end
 
---- Waits until the sandbox runs and is healthy, as options ask.
+--- Waits until the sandbox runs and is healthy, as options ask. `running` has what `ready.wait_running` takes; its deadline is also
+-- that of the health check, unless it has `ready_timeout`: seconds from when the sandbox runs.
 local function get_ready(sandbox, state, opts, running)
   state.health_check = opts.health_check or state.health_check
   local deadline = running.deadline
@@ -114,7 +113,8 @@ local function get_ready(sandbox, state, opts, running)
   if not ok then return nil, err end
   if opts.skip_health_check then return true end
   return ready.wait_healthy(sandbox, state, {
-    health_check = state.health_check, ready_timeout = opts.ready_timeout, health_check_interval = opts.health_check_interval,
+    health_check = state.health_check, health_check_interval = opts.health_check_interval,
+    ready_timeout = running.ready_timeout or math.max(0, deadline - core.now()),
   })
 end
 
@@ -156,7 +156,9 @@ function M.create(opts)
   end
 
   local sandbox, state = new(answer.id, connection, true)
-  local running = { deadline = deadline, interval = opts.health_check_interval, status = answer.status }
+  local running = {
+    deadline = deadline, interval = opts.health_check_interval, status = answer.status, ready_timeout = opts.ready_timeout,
+  }
   local ran, is_ready
   ran, is_ready, err = task.pcall(get_ready, sandbox, state, opts, running)
   if ran and is_ready then return sandbox end
@@ -168,7 +170,7 @@ end
 
 --- A handle for a sandbox that exists, once it is ready; `is_starting`: it was just resumed.
 local function attach(id, connection, opts, is_starting)
-  local deadline = limits(opts, opts.ready_timeout)
+  local deadline = ready_deadline(opts)
   local sandbox, state = new(id, connection, false)
   local running = { deadline = deadline, interval = opts.health_check_interval, paused_is_final = not is_starting }
   local is_ready, err = get_ready(sandbox, state, opts, running)
@@ -258,7 +260,7 @@ end
 function methods:wait_until_ready(opts)
   local state = core.state(self, "sandbox")
   opts = check_wait(opts)
-  local deadline = limits(opts, opts.ready_timeout)
+  local deadline = ready_deadline(opts)
   return get_ready(self, state, opts, { deadline = deadline, interval = opts.health_check_interval, paused_is_final = true })
 end
 
@@ -292,7 +294,7 @@ end
 function methods:resume(opts)
   local state = core.state(self, "sandbox")
   opts = check_sandbox_resume(opts)
-  local deadline = limits(opts, opts.ready_timeout)
+  local deadline = ready_deadline(opts)
   target.forget(state)
   local resumed, err = about(state.connection_state, lifecycle.resume, state.id, { timeout = opts.timeout })
   if not resumed then return nil, err end
