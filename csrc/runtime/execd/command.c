@@ -74,7 +74,11 @@ static bool read_envs(const json_t *input, const json_t **envs, char error[OSB_I
 static bool read_command(struct osb_http_request *request, const json_t *input, struct command *command)
 {
     char error[OSB_INPUT_ERROR_SIZE], reason[OSB_PATH_ERROR_SIZE];
-    if (!osb_input_string(input, "command", &command->text, error) ||
+    const json_t *text = json_object_get(input, "command");
+    /* one with a NUL character fails when it is to be started */
+    command->has_nul = json_is_string(text) && strlen(json_string_value(text)) != json_string_length(text);
+    command->text = command->has_nul ? json_string_value(text) : "";
+    if ((!command->has_nul && !osb_input_string(input, "command", &command->text, error)) ||
         !osb_input_string(input, "cwd", &command->cwd, error) ||
         !osb_input_boolean(input, "background", &command->background, error) ||
         !osb_input_integer(input, "timeout", &command->timeout, error) ||

@@ -26,7 +26,7 @@
  * What bash runs. It gets three unnamed files: 7 takes the state afterwards (the exported variables as commands, NUL,
  * the directory), 8 holds the commands that bring the state back, 9 the user's command. The command sees none of them.
  */
-static const char wrapper[] = ". /proc/self/fd/8\n"
+static const char wrapper[] = ". /proc/self/fd/8; "
                               "eval \"$(</proc/self/fd/9)\" 7>&- 8<&- 9<&-\n"
                               "set -- \"$?\"\n"
                               "{ builtin export -p; builtin printf '\\0%s' \"$(builtin pwd)\"; } >&7\n"

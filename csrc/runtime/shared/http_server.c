@@ -152,7 +152,7 @@ static void request_begin(struct osb_http_request *request, const char *method)
         if (config->no_route)
             config->no_route(request, other_method, config->context);
         else
-            osb_http_reply_text(request, MHD_HTTP_NOT_FOUND, "404 page not found");
+            osb_http_reply_bytes(request, MHD_HTTP_NOT_FOUND, "text/plain", "404 page not found", 18);
     } else if (request->route->streams_body) {
         request_handle(request);
     } else if (osb_http_request_body_size(request) > (int64_t)config->body_limit) {
@@ -225,7 +225,7 @@ static enum MHD_Result handle_access(void *context, struct MHD_Connection *conne
         /* A large body of a refused request is not waited for; a small one is, as the client may not read before it has
          * sent it. */
         int64_t size = osb_http_request_body_size(request);
-        if (request->response && (size == 0 || size > DRAIN_LIMIT))
+        if (request->response && size > DRAIN_LIMIT)
             return request_queue(request);
         return MHD_YES;
     }
