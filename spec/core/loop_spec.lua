@@ -185,6 +185,9 @@ describe("the loop", function()
     local deadline = core.now() + 20
     while not is_gone() and core.now() < deadline do task.sleep(0.005) end
     assert.is_true(is_gone())
+  end)
+
+  it("names the program that can't be started #spawn", function()
     local missing, problem = core.process { argv = { "/no/such/program" } }
     assert.is_nil(missing)
     assert.truthy(problem:find("/no/such/program", 1, true))

@@ -267,7 +267,10 @@ json_t *osb_http_request_json(const struct osb_http_request *request, json_error
     const char *bytes = osb_http_request_body(request, &len);
     struct osb_buf clean = {0};
     *error = (json_error_t){.line = -1};
-    if (strspn(bytes, " \t\r\n") >= len) {
+    size_t blank = 0;
+    while (blank < len && memchr(" \t\r\n", bytes[blank], 4))
+        blank++;
+    if (blank == len) {
         strcpy(error->text, "EOF");
         return NULL;
     }
