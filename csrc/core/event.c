@@ -73,22 +73,27 @@ static bool take_word(struct cursor *in, const char *word)
 
 #define EVERY_BYTE(value) (UINT64_C(0x0101010101010101) * (value))
 
-/* Has the top bit set in each byte of `word` that is zero (and perhaps in bytes above the first such). */
-static uint64_t zero_bytes(uint64_t word)
+/* Has the top bit set in each byte of `word` that is a quote, a backslash or a control character (and perhaps in bytes
+ * above the first such): a subtraction borrows from the byte above only where its own byte is found. */
+static uint64_t mark_special(uint64_t word)
 {
-    return (word - EVERY_BYTE(1)) & ~word & EVERY_BYTE(0x80);
+    uint64_t control = word - EVERY_BYTE(0x20);
+    uint64_t quote = (word ^ EVERY_BYTE('"')) - EVERY_BYTE(1);
+    uint64_t backslash = (word ^ EVERY_BYTE('\\')) - EVERY_BYTE(1);
+    return (control | quote | backslash) & ~word & EVERY_BYTE(0x80);
 }
 
 /* The first byte in at..end that is a quote, a backslash or a control character, or `end`. */
 static const char *find_special(const char *at, const char *end)
 {
-    while (end - at >= 8) {
+    for (; end - at >= 8; at += 8) {
         uint64_t word;
         memcpy(&word, at, sizeof(word));
-        uint64_t control = (word - EVERY_BYTE(0x20)) & ~word & EVERY_BYTE(0x80);
-        if (control | zero_bytes(word ^ EVERY_BYTE('"')) | zero_bytes(word ^ EVERY_BYTE('\\')))
+        uint64_t found = mark_special(word);
+        if (found && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__)
+            return at + __builtin_ctzll(found) / 8;
+        if (found)
             break;
-        at += 8;
     }
     while (at < end && *at != '"' && *at != '\\' && (unsigned char)*at >= 0x20)
         at++;
@@ -265,9 +270,24 @@ static bool read_number(struct cursor *in, struct number *number)
     return true;
 }
 
+#define SAFE_DIGITS 18 /* as many always fit into 64 bits */
+
+/* A number of few digits, as nearly all are. */
+static int64_t small_value(const struct number *number)
+{
+    int64_t sum = 0;
+    for (size_t i = 0; i < number->whole.len; i++)
+        sum = sum * 10 + (number->whole.ptr[i] - '0');
+    return number->is_negative ? -sum : sum;
+}
+
 /* The largest whole number that is not above `number`; false where it does not fit. Exact: no floating point. */
 static bool round_down(const struct number *number, int64_t *value)
 {
+    if (number->whole.len <= SAFE_DIGITS && number->fraction.len == 0 && number->exponent == 0) {
+        *value = small_value(number);
+        return true;
+    }
     size_t digits = number->whole.len + number->fraction.len;
     int64_t point = (int64_t)number->whole.len + number->exponent; /* digits from here on are the fraction */
     uint64_t sum = 0;

@@ -241,8 +241,9 @@ end
 local function dispatch(engine, handlers, want)
   local transfer, capture = engine.transfer, engine.capture
   local on_stdout, on_stderr, on_event = handlers.stdout, handlers.stderr, handlers.event
+  local next_event = transfer.next
   while true do
-    local kind, text, timestamp, raw, execution_time = transfer:next(capture, want)
+    local kind, text, timestamp, raw, execution_time = next_event(transfer, capture, want)
     if kind == "stdout" or kind == "stderr" then
       local handler, is_error = on_stdout, false
       if kind == "stderr" then handler, is_error = on_stderr, true end
