@@ -62,7 +62,7 @@ static int remove_tree(char *root, char **where)
     FTS *walk = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR | FTS_XDEV, NULL);
     if (!walk)
         return errno;
-    while (!error && (entry = fts_read(walk))) {
+    while ((entry = fts_read(walk))) {
         if (entry->fts_info == FTS_D)
             continue;
         int result = entry->fts_info == FTS_DP ? rmdir(entry->fts_accpath) : unlink(entry->fts_accpath);
@@ -71,6 +71,7 @@ static int remove_tree(char *root, char **where)
         if (result < 0 && errno != ENOENT) {
             error = errno;
             *where = strdup(entry->fts_path);
+            break;
         }
     }
     fts_close(walk);

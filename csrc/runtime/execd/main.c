@@ -138,7 +138,7 @@ static bool read_options(int argc, char **argv, struct options *options)
 /* The token: what the descriptor gives up to its end or a newline, or by environment. False when it can't be read. */
 static bool read_token(int fd, char **token)
 {
-    char text[TOKEN_SIZE];
+    char text[TOKEN_SIZE] = {0};
     size_t len = 0;
     const char *given = getenv("EXECD_ACCESS_TOKEN");
     *token = NULL;
@@ -188,7 +188,7 @@ static int open_listener(const struct options *options)
 
 static unsigned int port_of(int fd)
 {
-    struct sockaddr_in address;
+    struct sockaddr_in address = {0};
     socklen_t size = sizeof address;
     return getsockname(fd, (struct sockaddr *)&address, &size) == 0 && address.sin_family == AF_INET
                ? ntohs(address.sin_port)

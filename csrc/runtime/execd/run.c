@@ -309,7 +309,7 @@ struct osb_run *osb_run_start(struct osb_execd *execd, struct osb_http_request *
 {
     struct osb_run *run = calloc(1, sizeof *run);
     if (!run) {
-        strcpy(error, "out of memory");
+        snprintf(error, OSB_CHILD_ERROR_SIZE, "out of memory");
         return NULL;
     }
     *run = (struct osb_run){.execd = execd,
@@ -330,7 +330,7 @@ struct osb_run *osb_run_start(struct osb_execd *execd, struct osb_http_request *
     spec.output = ends[0];
     spec.error = options->session ? ends[0] : ends[1];
     if (spec.error < 0) {
-        strcpy(error, "too many open files");
+        snprintf(error, OSB_CHILD_ERROR_SIZE, "too many open files");
         *pid = -1;
     } else {
         *pid = osb_child_start(execd->children, &spec, process_ended, run, error);
