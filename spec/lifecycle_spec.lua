@@ -198,18 +198,25 @@ describe("lifecycle", function()
 
   it("reaches services inside", function()
     local box = create()
-    assert(box.files:write("/tmp/www/index.html", "from inside"))
-    assert(box.commands:run("cd /tmp/www && exec python3 -m http.server 8123", { background = true }))
-    local task = require "opensandbox.task"
-    local response, err
-    for _ = 1, 100 do
-      response, err = box:request { port = 8123, path = "/index.html" }
-      if response then break end
-      task.sleep(0.05)
-    end
-    assert.equal("from inside", assert(response, tostring(err)).body)
+    assert(box.files:write("/tmp/service.lua", [[
+      local server = assert(require("socket").bind("127.0.0.1", 8123))
+      io.stdout:setvbuf "no"
+      print "ready"
+      while true do
+        local client = server:accept()
+        local request = client:receive()
+        repeat local line = client:receive() until not line or line == ""
+        local found = request:find("/index.html", 1, true)
+        client:send(("HTTP/1.1 %s\r\nConnection: close\r\n\r\nfrom inside"):format(found and "200 OK" or "404 Not Found"))
+        client:close()
+      end
+    ]]))
+    local service = assert(box.commands:stream "exec lua5.4 /tmp/service.lua")
+    repeat local event = assert(service:next()) until event.text == "ready"
+    assert.equal("from inside", assert(box:request { port = 8123, path = "/index.html" }).body)
     assert.equal(404, select(2, box:request { port = 8123, path = "/missing" }).status)
     assert.matches("^http://", assert(box:endpoint(8123)).url)
+    service:cancel()
   end)
 
   it("goes through the server's proxy as well", function()
