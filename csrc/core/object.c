@@ -178,7 +178,7 @@ static int object_index(lua_State *L)
         return 0;
     osb_compat_getuservalue(L, 1);
     lua_pushvalue(L, 2);
-    lua_rawget(L, -2);
+    lua_gettable(L, -2); /* a state may make a field when it is first read */
     return 1;
 }
 

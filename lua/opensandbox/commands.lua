@@ -106,12 +106,12 @@ local function check_id(id)
   return id
 end
 
---- Interrupts a command; one that has ended is fine.
-local function interrupt(state, id, timeout)
+--- Interrupts a command (or what another endpoint of that shape interrupts); one that has ended is fine.
+local function interrupt(state, id, timeout, call)
   local execd, err = execd_of(state, timeout)
   if not execd then return nil, err end
   local done
-  done, err = interrupt_command(execd, { query = { id = id }, timeout = timeout or INTERRUPT_SECONDS })
+  done, err = (call or interrupt_command)(execd, { query = { id = id }, timeout = timeout or INTERRUPT_SECONDS })
   if done then return true end
   if err.status == 500 and err.message:find("is not running", 1, true) then return true end
   if err.status == 500 and err.message:find("no such session", 1, true) then
@@ -434,5 +434,6 @@ M.command_line = command_line
 M.milliseconds = milliseconds
 M.execd_of = execd_of
 M.checked = checked
+M.check_id = check_id
 
 return M

@@ -14,6 +14,7 @@ local places = {
   connect = { "sandbox", "connect" },
   resume = { "sandbox", "resume" },
   with = { "sandbox", "with" },
+  code_interpreter = { "code", "code_interpreter" },
   manager = { "manager", "manager" },
   is_error = { "errors", "is" },
   null = { "json", "null" },

@@ -1,8 +1,8 @@
 --- Sandboxes: `opensandbox.create`, `connect`, `resume`, `with`, and the methods of a sandbox.
 --
--- A sandbox, its `commands` and its `files` are userdata that share one state table:
--- `id`, `connection` (userdata), `connection_state`, `commands`, `files`, `targets` (endpoints looked up), `health_check`,
--- `created` (by this handle), `detached`, `killed`.
+-- A sandbox and its parts (`commands`, `files`, …) are userdata that share one state table:
+-- `id`, `connection` (userdata), `connection_state`, the parts by name, `targets` (endpoints looked up), `health_check`,
+-- `created` (by this handle), `detached`, `killed`, `closed`.
 local connections = require "opensandbox.connection"
 local core = require "opensandbox.core"
 local create = require "opensandbox.create"
@@ -52,20 +52,31 @@ local get_metrics = endpoint { id = "getMetrics", plane = "execd", method = "GET
 ---------------------------------------------------------------------------------------------------------------------
 -- handles
 
+-- Parts of a sandbox: each is in the module of its name, and is made when it is first asked for.
+local PARTS = { commands = true, files = true, code = true }
+
+local state_metatable = { __index = function(state, name)
+  if not PARTS[name] then return nil end
+  require("opensandbox." .. name)
+  local part = core.new(name, state)
+  if state.closed then core.close(part) end
+  state[name] = part
+  return part
+end }
+
 local function new(id, connection, created)
-  require "opensandbox.commands"
-  require "opensandbox.files"
   local state = {
     id = id, connection = connection, connection_state = core.state(connection, "connection"), targets = {}, created = created,
   }
-  local sandbox = core.new("sandbox", state)
-  state.commands, state.files = core.new("commands", state), core.new("files", state)
-  return sandbox, state
+  return core.new("sandbox", setmetatable(state, state_metatable)), state
 end
 
 local function close(sandbox, state)
-  core.close(state.commands)
-  core.close(state.files)
+  state.closed = true
+  for name in pairs(PARTS) do
+    local part = rawget(state, name)
+    if part then core.close(part) end
+  end
   core.close(sandbox)
 end
 
@@ -229,7 +240,8 @@ end
 ---------------------------------------------------------------------------------------------------------------------
 -- methods
 
-local methods = { __fields = { id = true, connection = true, commands = true, files = true } }
+local methods = { __fields = { id = true, connection = true } }
+for name in pairs(PARTS) do methods.__fields[name] = true end
 
 --- The server's record of the sandbox. `GET /sandboxes/{id}`
 -- @tparam[opt] table opts `timeout`

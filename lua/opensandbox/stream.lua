@@ -160,6 +160,12 @@ local function untyped_error(engine, body)
   return fail(engine, code, message, { api_code = type(body.code) == "string" and body.code or nil })
 end
 
+--- Is a stream that the server ended by itself whole? Code that failed may end with its error instead of execution_complete.
+local function ended_well(engine)
+  local run = engine.execution.run
+  return not engine.single and (run.complete or run.error) and not engine.transfer:failure()
+end
+
 ---------------------------------------------------------------------------------------------------------------------
 -- events
 
@@ -227,8 +233,7 @@ local function pull(engine, want)
       end
       return event
     elseif transfer:done() then
-      local failure = transfer:failure()
-      if not failure and not engine.single and engine.execution.run.complete then return nil end
+      if ended_well(engine) then return nil end
       return nil, early_end(engine)
     else
       task.await(transfer)
@@ -315,7 +320,7 @@ function M.drive(engine)
       release(engine, true)
       return finish(engine)
     elseif state == "done" then
-      if not engine.single and engine.execution.run.complete and not engine.transfer:failure() then
+      if ended_well(engine) then
         release(engine, true)
         return finish(engine)
       end
