@@ -5,7 +5,7 @@ describe("commands", function()
   local box
 
   setup(function()
-    box = assert(opensandbox.create())
+    box = assert(opensandbox.create { image = os.getenv "OPEN_SANDBOX_IMAGE" })
   end)
 
   teardown(function()
@@ -122,7 +122,7 @@ describe("commands", function()
   it("end with their own process, not with what they leave in the background", function()
     local result = run "sleep 62 & echo started"
     assert.equal("started", result.stdout)
-    run "pkill sleep"
+    run "pkill -f 'sleep 6[2]'"
   end)
 
   it("are interrupted when a handler fails; the next call works", function()
@@ -311,7 +311,7 @@ describe("commands", function()
   end)
 
   it("of a killed sandbox fail, and after close they raise", function()
-    local other = assert(opensandbox.create())
+    local other = assert(opensandbox.create { image = os.getenv "OPEN_SANDBOX_IMAGE" })
     local commands = other.commands
     assert.is_true(other:kill())
     local result, err = commands:run("true")

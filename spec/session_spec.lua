@@ -5,7 +5,7 @@ describe("a session", function()
   local box
 
   setup(function()
-    box = assert(opensandbox.create())
+    box = assert(opensandbox.create { image = os.getenv "OPEN_SANDBOX_IMAGE" })
   end)
 
   teardown(function()
