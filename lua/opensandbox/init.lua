@@ -24,6 +24,9 @@ local places = {
   run = { "tasks", "run" },
   with_timeout = { "tasks", "with_timeout" },
   semaphore = { "tasks", "semaphore" },
+  step = { "tasks", "step" },
+  loop = { "tasks", "loop" },
+  set_waiter = { "tasks", "set_waiter" },
   sleep = { "task", "sleep" },
 }
 

@@ -242,11 +242,11 @@ local function pull(engine, want)
 end
 
 --- Calls the handlers for everything that is at hand. Runs inside one protected call for a whole batch.
--- Returns "wait", "end", or "failed" with an error.
+-- Returns "wait", "pause" (a host's turn is over), "done" (the transfer has ended), "end", or "failed" with an error.
 local function dispatch(engine, handlers, want)
   local transfer, capture = engine.transfer, engine.capture
   local on_stdout, on_stderr, on_event = handlers.stdout, handlers.stderr, handlers.event
-  local next_event = transfer.next
+  local next_event, scheduler = transfer.next, task.scheduler()
   while true do
     local kind, text, timestamp, raw, execution_time = next_event(transfer, capture, want)
     if kind == "stdout" or kind == "stderr" then
@@ -256,6 +256,7 @@ local function dispatch(engine, handlers, want)
       if handler then handler(text, { text = text, timestamp = timestamp, is_error = is_error }) end
       if on_event then on_event { type = kind, text = text, timestamp = timestamp } end
       engine.in_handler = false
+      if scheduler.stop_at and task.is_over_budget() then return "pause" end
     elseif kind then
       if timestamp == false then return "failed", failed_frame(engine, kind, text, raw == false) end
       local event, last = complex_event(engine, kind, text, timestamp, raw, execution_time)
@@ -326,7 +327,8 @@ function M.drive(engine)
       end
       return abort(engine, early_end(engine))
     end
-    local waited, problem = task.pcall(task.await, engine.transfer)
+    local wait = state == "pause" and task.pause or task.await
+    local waited, problem = task.pcall(wait, engine.transfer)
     if not waited then -- a cancelled task, or Ctrl-C: the command goes first
       abort(engine, errors.new { code = "cancelled", message = "the call was ended" })
       error(problem, 0)

@@ -11,6 +11,7 @@ local S -- the scheduler of this Lua state; kept in the core's context, so that 
 
 local YIELD = "opensandbox.task.yield"
 local SHIELD_SECONDS = 5
+local HOST_RECHECK_SECONDS = 0.01
 
 local unpack = table.unpack or unpack
 local coroutine_running, coroutine_yield = coroutine.running, coroutine.yield
@@ -161,16 +162,44 @@ local function resume(task)
 end
 
 --- Resumes the tasks that are runnable now, each once. Tells whether any is runnable after that.
-local function run_queue()
+local function run_queue(stop_at)
   local last = S.tail
   while S.head <= last do
     local task = S.queue[S.head]
     S.queue[S.head] = nil
     S.head = S.head + 1
     resume(task)
+    if stop_at and core.now() >= stop_at then break end
   end
   if S.head > S.tail then S.head, S.tail = 1, 0 end
   return S.head <= S.tail
+end
+
+--- Lets the host have its turn: does what is ready, for at most `budget` seconds, and never blocks.
+-- @tparam number budget
+-- @treturn number|nil seconds until the next call is wanted; nil: when the loop's descriptor is readable, and not before
+function M.step(budget)
+  local loop = scheduler().loop
+  if S.current then error("opensandbox: step inside a task: its waits do that", 0) end
+  local stop_at = core.now() + budget
+  S.stop_at = stop_at
+  local ok, busy = pcall(function()
+    local still_busy, count
+    repeat
+      count = loop:step(0, S.ready)
+      collect(count)
+      still_busy = run_queue(stop_at)
+    until (count == 0 and not still_busy) or core.now() >= stop_at
+    return still_busy
+  end)
+  S.stop_at = nil
+  if not ok then error(busy, 0) end
+  return busy and 0 or loop:timeout()
+end
+
+--- Is the host's turn over? For loops that could go on without waiting.
+function M.is_over_budget()
+  return S ~= nil and S.stop_at ~= nil and core.now() >= S.stop_at
 end
 
 ---------------------------------------------------------------------------------------------------------------------
@@ -215,6 +244,19 @@ local function describe_waiting()
   return #lines > 0 and "; " .. table.concat(lines, "; ") or ""
 end
 
+--- Waits by the host's own means. Where several of its coroutines wait, one may take what another waits for: they look again soon.
+local function wait_in_host(source, test, timeout)
+  local loop = S.loop
+  collect((loop:step(0, S.ready)))
+  if test(source) then return end
+  local due = loop:timeout()
+  timeout = math.min(timeout or math.huge, due or math.huge)
+  S.host_waits = (S.host_waits or 0) + 1
+  if S.host_waits > 1 then timeout = math.min(timeout, HOST_RECHECK_SECONDS) end
+  S.waiter(loop:fd(), timeout < math.huge and timeout or nil) -- not protected: it yields to the host
+  S.host_waits = S.host_waits - 1
+end
+
 local function block(source, test, deadline)
   local inside_task = S.current ~= nil -- a user's own coroutine: resuming tasks from here would nest without bound
   if inside_task and source.is_condition then
@@ -231,8 +273,7 @@ local function block(source, test, deadline)
       error("opensandbox: deadlock: this waits for " .. tostring(source) .. " and nothing can wake it" .. describe_waiting(), 0)
     end
     if S.waiter and not inside_task then
-      collect((loop:step(0, S.ready)))
-      if not busy and not test(source) then S.waiter(loop:fd(), loop:timeout()) end
+      wait_in_host(source, test, timeout)
     else
       collect((loop:step(timeout, S.ready)))
     end
@@ -252,11 +293,22 @@ function M.await(source, deadline, test)
   local task = current_task()
   if task then
     check_cancelled(task)
+    if S.stop_at and core.now() >= S.stop_at then M.pause() end
     if test(source) then return true end
     return park(task, source, test, deadline)
   end
   if test(source) then return true end
   return block(source, test, deadline)
+end
+
+--- Lets other tasks, and the host, go on before this one does. Nothing outside a task.
+function M.pause()
+  local task = current_task()
+  if not task then return end
+  check_cancelled(task)
+  enqueue(task)
+  coroutine_yield(YIELD)
+  check_cancelled(task)
 end
 
 --- A thing of Lua's own that can be waited for: `condition.ready` is a function, `wake` tells that it may have changed.
@@ -288,16 +340,9 @@ function M.sleep(seconds)
     error(("sleep: seconds (a number >= 0) expected, got %s"):format(tostring(seconds)), 2)
   end
   scheduler()
+  if seconds == 0 and current_task() then return M.pause() end
   local timer = core.timer(core.now() + seconds)
-  local task = current_task()
-  if task and seconds == 0 then
-    check_cancelled(task)
-    enqueue(task)
-    coroutine_yield(YIELD)
-    check_cancelled(task)
-  else
-    M.await(timer)
-  end
+  M.await(timer)
   timer:cancel()
 end
 
@@ -333,6 +378,11 @@ end
 
 --- Makes a parked task test again what it waits for.
 function M.wake(task) enqueue(task) end
+
+--- See `opensandbox.set_waiter`.
+function M.set_waiter(fn)
+  scheduler().waiter = fn
+end
 
 M.scheduler = scheduler
 M.current_task = current_task

@@ -192,6 +192,33 @@ function M.with_timeout(seconds, fn, ...)
 end
 
 ---------------------------------------------------------------------------------------------------------------------
+-- the host's loop
+
+local check_step = options.declare("step", { budget = { type = "duration", default = 0.002 } })
+
+--- Does what is ready, for a host that calls this each frame or tick. Never blocks; a handler that runs is not cut short.
+-- @tparam[opt] table opts `budget`: seconds that handlers and tasks may take, default 0.002
+-- @treturn number|nil seconds until it wants to be called again (0: at once); nil: when `loop():fd()` is readable, and not before
+function M.step(opts)
+  opts = check_step(opts)
+  if scheduler.current then errors.raise("step inside a task: the host's loop calls it") end
+  return task.step(opts.budget)
+end
+
+--- The loop of this Lua state, for hosts that watch descriptors.
+-- @treturn userdata `loop:fd()` is readable when `step` has something to do; `loop:timeout()` seconds until then otherwise, or nil
+function M.loop()
+  return core.loop()
+end
+
+--- Lets a scheduler of coroutines wait for this library: calls outside tasks then wait by fn instead of blocking.
+-- @tparam function|nil fn(fd, timeout): returns once fd is readable or `timeout` seconds (nil: none) are over; it may yield to its scheduler
+function M.set_waiter(fn)
+  if fn ~= nil then options.argument("fn", fn, "function") end
+  task.set_waiter(fn)
+end
+
+---------------------------------------------------------------------------------------------------------------------
 -- semaphores
 
 local semaphore_methods = {}
