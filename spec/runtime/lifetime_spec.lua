@@ -118,7 +118,9 @@ describe("the runtime's lifetime", function()
     local state = runtimes.directory()
     -- The shell is the parent; the sleeping process has the pipe as well, and outlives it.
     local parent = assert(core.process {
-      argv = { "sh", "-c", [[cd "$TMPDIR"; mkfifo pipe; sleep 1000 3<>pipe & exec 3<>pipe; "$OPENSANDBOX_RUNTIME" --embedded <pipe & wait]] },
+      argv = { "sh", "-c", [[
+        cd "$TMPDIR"; mkfifo pipe; sleep 1000 3<>pipe & exec 3<>pipe
+        "$OPENSANDBOX_RUNTIME" --embedded <pipe & wait]] },
       env = { "PATH=/usr/bin:/bin", "TMPDIR=" .. state, "OPENSANDBOX_RUNTIME=" .. os.getenv "OPENSANDBOX_RUNTIME",
         "OPENSANDBOX_EXECD=" .. (os.getenv "OPENSANDBOX_EXECD" or "") },
     })

@@ -131,13 +131,15 @@ local function copy_programs(directory)
 end
 
 --- Starts a runtime with a directory of its own for its state.
--- @tparam[opt] table opts `user` (id, as root only), `arguments` (instead of --embedded), `env` (name → value)
+-- @tparam[opt] table opts `user` (id, as root only), `arguments` (instead of --embedded), `env` (name → value), `prefix` (words
+-- of a program that runs it)
 function M.start(opts)
   opts = opts or {}
   local self = setmetatable({ state = M.directory(opts.user) }, Runtime)
   local argv, env = {}, {}
   local variables = { PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", TMPDIR = self.state }
-  if opts.user then argv = M.as_user(opts.user) end
+  for i, word in ipairs(opts.prefix or {}) do argv[i] = word end
+  for _, word in ipairs(opts.user and M.as_user(opts.user) or {}) do argv[#argv + 1] = word end
   self.programs = M.directory()
   argv[#argv + 1] = copy_programs(self.programs)
   for _, word in ipairs(opts.arguments or { "--embedded" }) do argv[#argv + 1] = word end
