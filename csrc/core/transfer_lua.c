@@ -20,6 +20,14 @@ static struct osb_transfer *check_transfer(lua_State *L)
     return handle->transfer;
 }
 
+struct osb_transfer *osb_transfer_take(lua_State *L, int index)
+{
+    struct transfer_handle *handle = luaL_checkudata(L, index, OSB_TRANSFER_NAME);
+    struct osb_transfer *transfer = handle->transfer;
+    handle->transfer = NULL;
+    return transfer;
+}
+
 /* core.transfer(options) -> transfer, or nil, code, message where it can't start. The options table is kept as user
    value: libcurl reads the request body from its string. */
 static int transfer_new(lua_State *L)
@@ -86,9 +94,10 @@ static int transfer_status(lua_State *L)
 static int transfer_headers(lua_State *L)
 {
     const struct osb_transfer *transfer = check_transfer(L);
+    unsigned origin = transfer->status == 101 ? CURLH_1XX : CURLH_HEADER;
     struct curl_header *header = NULL;
     lua_newtable(L);
-    while ((header = curl_easy_nextheader(transfer->easy, CURLH_HEADER, -1, header))) {
+    while ((header = curl_easy_nextheader(transfer->easy, origin, -1, header))) {
         luaL_Buffer name;
         luaL_buffinit(L, &name);
         for (const char *byte = header->name; *byte; byte++)
@@ -117,15 +126,18 @@ static int transfer_body(lua_State *L)
     return 1;
 }
 
-/* transfer:read() -> the next chunk of a queue, or nil when there is none now */
+#define READ_LIMIT ((size_t)64 << 10) /* larger strings would come from fresh pages each time */
+
+/* transfer:read() -> the next chunk of a queue, at most READ_LIMIT bytes, or nil when there is none now */
 static int transfer_read(lua_State *L)
 {
     struct osb_transfer *transfer = check_transfer(L);
     transfer->headers_new = false;
     if (transfer->in.len == 0)
         return 0;
-    lua_pushlstring(L, osb_buf_data(&transfer->in), transfer->in.len);
-    osb_buf_clear(&transfer->in);
+    size_t len = transfer->in.len < READ_LIMIT ? transfer->in.len : READ_LIMIT;
+    lua_pushlstring(L, osb_buf_data(&transfer->in), len);
+    osb_buf_consume(&transfer->in, len);
     osb_transfer_resume(transfer);
     return 1;
 }

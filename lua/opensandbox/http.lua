@@ -160,7 +160,7 @@ local function feed(request, transfer)
       end
       for first = 1, #chunk, CHUNK do
         if first > 1 then task.await(transfer, nil, "writable") end
-        transfer:push(chunk:sub(first, first + CHUNK - 1))
+        transfer:push(#chunk <= CHUNK and chunk or chunk:sub(first, first + CHUNK - 1))
       end
       err = progress(request, transfer, true)
       if err then return err end
