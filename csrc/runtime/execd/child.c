@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 #define BUCKETS 256
+#define WANTED_FILES 65536
 #define KILL_ROUNDS 500 /* ms that the end of all processes is waited for */
 
 struct child {
@@ -30,6 +32,7 @@ struct osb_child_table {
     struct osb_watch *watch;
     int signal_fd;
     int null_fd;
+    struct rlimit files; /* of the processes */
     size_t count;
     struct child *buckets[BUCKETS];
 };
@@ -63,6 +66,19 @@ static void reap(void *context, uint32_t events)
     }
 }
 
+/* Raises the limit of open files, whose old value is kept in `before`. */
+static void raise_file_limit(struct rlimit *before)
+{
+    if (getrlimit(RLIMIT_NOFILE, before) < 0) {
+        *before = (struct rlimit){1024, 1024};
+        return;
+    }
+    struct rlimit wanted = *before;
+    if (wanted.rlim_cur < WANTED_FILES)
+        wanted.rlim_cur = wanted.rlim_max < WANTED_FILES ? wanted.rlim_max : WANTED_FILES;
+    setrlimit(RLIMIT_NOFILE, &wanted);
+}
+
 struct osb_child_table *osb_child_table_new(struct osb_evloop *loop)
 {
     struct osb_child_table *table = calloc(1, sizeof *table);
@@ -72,6 +88,7 @@ struct osb_child_table *osb_child_table_new(struct osb_evloop *loop)
     sigemptyset(&mask);
     sigaddset(&mask, SIGCHLD);
     table->loop = loop;
+    raise_file_limit(&table->files);
     table->signal_fd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
     table->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (table->signal_fd >= 0)
@@ -160,9 +177,9 @@ _Noreturn static void child_fail(int report, enum step step)
 }
 
 /* Runs between fork and exec: only async-signal-safe calls, as there are other threads. */
-_Noreturn static void child_main(const struct osb_child_spec *spec, int input, int report)
+_Noreturn static void child_main(const struct osb_child_table *table, const struct osb_child_spec *spec, int report)
 {
-    const int sources[6] = {input,
+    const int sources[6] = {table->null_fd,
                             spec->output,
                             spec->error,
                             spec->extra_count > 0 ? spec->extra[0] : -1,
@@ -196,6 +213,7 @@ _Noreturn static void child_main(const struct osb_child_spec *spec, int input, i
         close_range(3, OSB_CHILD_EXTRA_FD - 1, 0);
     close_range(last + 1, FIRST_FREE - 1, 0);
     close_range(FIRST_FREE, ~0u, CLOSE_RANGE_CLOEXEC);
+    setrlimit(RLIMIT_NOFILE, &table->files);
 
     /* not by the C library, which would have other threads do the same */
     if (spec->set_ids && (syscall(SYS_setgroups, spec->group_count, spec->groups) < 0 ||
@@ -234,7 +252,7 @@ pid_t osb_child_start(struct osb_child_table *table, const struct osb_child_spec
     }
     pid_t pid = fork();
     if (pid == 0)
-        child_main(spec, table->null_fd, report[1]);
+        child_main(table, spec, report[1]);
     if (pid < 0)
         failure.error = errno;
     close(report[1]);

@@ -30,8 +30,8 @@ struct osb_child_spec {
 /* First number that extra descriptors get. */
 #define OSB_CHILD_EXTRA_FD 7
 
-/* Takes over SIGCHLD of the process (it must be blocked) and becomes the reaper of orphans. NULL when something is out.
- */
+/* Takes over SIGCHLD of the process (it must be blocked), becomes the reaper of orphans, and raises the limit of open
+ * files for itself (the processes started get the one that was). NULL when something is out. */
 struct osb_child_table *osb_child_table_new(struct osb_evloop *loop);
 
 /* Kills every process below this one, waits for their end, and frees the table; no callbacks are called. */

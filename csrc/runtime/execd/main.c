@@ -11,7 +11,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -27,7 +26,6 @@
 
 #define DEFAULT_PORT 44772
 #define WORKERS 4
-#define WANTED_FILES 65536
 #define BODY_LIMIT ((size_t)32 << 20)
 #define TOKEN_SIZE 4096
 
@@ -195,22 +193,23 @@ static unsigned int port_of(int fd)
                : 0;
 }
 
-static void raise_file_limit(void)
-{
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= WANTED_FILES)
-        return;
-    limit.rlim_cur = limit.rlim_max < WANTED_FILES ? limit.rlim_max : WANTED_FILES;
-    setrlimit(RLIMIT_NOFILE, &limit);
-}
-
 /* ---- end ---- */
 
-/* A signal, or the end of the owner's pipe, on which nothing is ever sent. */
+/* A signal. */
 static void stop_requested(void *context, uint32_t events)
 {
     (void)events;
     osb_evloop_stop(context);
+}
+
+/* The owner's pipe, on which nothing is ever sent, has ended: whatever is under way, all ends now. */
+static void owner_ended(void *context, uint32_t events)
+{
+    struct osb_execd *execd = context;
+    (void)events;
+    osb_child_table_free(execd->children);
+    osb_record_table_free(execd->records);
+    _exit(0);
 }
 
 static bool start(struct osb_execd *execd, const struct options *options, int signal_fd)
@@ -242,7 +241,7 @@ static bool start(struct osb_execd *execd, const struct options *options, int si
     bool started =
         execd->loop && execd->children && execd->records && execd->workers && execd->proxy && execd->server &&
         osb_evloop_watch(execd->loop, signal_fd, EPOLLIN, stop_requested, execd->loop) &&
-        (options->life_fd < 0 || osb_evloop_watch(execd->loop, options->life_fd, EPOLLIN, stop_requested, execd->loop));
+        (options->life_fd < 0 || osb_evloop_watch(execd->loop, options->life_fd, EPOLLIN, owner_ended, execd));
     if (!started)
         dprintf(options->log_fd, "opensandbox-execd: cannot start: %s\n", strerror(errno));
     return started;
@@ -288,7 +287,6 @@ int main(int argc, char **argv)
     sigprocmask(SIG_BLOCK, &blocked, NULL);
     signal(SIGPIPE, SIG_IGN);
     umask(022);
-    raise_file_limit();
     int signal_fd = signalfd(-1, &ends, SFD_CLOEXEC | SFD_NONBLOCK);
     osb_owner_init();
     if (signal_fd < 0 || !osb_environment_init() || curl_global_init(CURL_GLOBAL_DEFAULT) != 0) {

@@ -1,5 +1,6 @@
 #include "runtime/shared/http_internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -271,12 +272,12 @@ json_t *osb_http_request_json(const struct osb_http_request *request, json_error
     while (blank < len && memchr(" \t\r\n", bytes[blank], 4))
         blank++;
     if (blank == len) {
-        strcpy(error->text, "EOF");
+        snprintf(error->text, sizeof error->text, "EOF");
         return NULL;
     }
     if (!osb_utf8_valid(bytes, len)) {
         if (!osb_utf8_clean(&clean, bytes, len)) {
-            strcpy(error->text, "out of memory");
+            snprintf(error->text, sizeof error->text, "out of memory");
             return NULL;
         }
         bytes = osb_buf_data(&clean);
