@@ -70,8 +70,9 @@ local function ask(state, call, request)
   return call(execd, request)
 end
 
---- execd answers 500 for a context that it does not know.
+--- execd answers 500 for a context that it does not know, and where there is no interpreter.
 local function explain(err)
+  errors.explain_unsupported(err, "code interpreter")
   local unknown = err.message:find("not found", 1, true) or err.message:find("no such", 1, true)
   if err.status == 500 and unknown then
     err.code, err.retryable = "not_found", false

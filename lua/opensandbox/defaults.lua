@@ -12,6 +12,7 @@ return {
   create_request_timeout = 300,
   ready_timeout = 30,
   health_check_interval = 0.2,
+  snapshot_ready_timeout = 300,
   entrypoint = { "tail", "-f", "/dev/null" },
   resource = { cpu = "1", memory = "2Gi" },
 }

@@ -173,17 +173,27 @@ local REASONS = {
   [503] = "the server is unavailable", [504] = "gateway timeout",
 }
 
+--- Masks secrets wherever they stand in a text, as they are or as JSON writes them.
+local function mask(text, secrets)
+  for _, secret in ipairs(secrets) do
+    if #secret >= 4 then
+      local escaped = secret:gsub('[%c"\\]', { ['"'] = '\\"', ["\\"] = "\\\\", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t" })
+      for _, form in ipairs { secret, escaped } do text = text:gsub(form:gsub("%p", "%%%0"), "***") end
+    end
+  end
+  return text
+end
+
 --- Makes the error of an answer whose status is not 2xx.
 -- @tparam table response `{status=, headers={lower-case names}, body=string or nil, request_id=}`
--- @tparam table request `{method=, url=, secrets={string,…}}`; secrets are masked wherever the server repeats them in its message
+-- @tparam table request `{method=, url=, secrets={string,…}}`; secrets are masked wherever the server repeats them
 -- @treturn table err
 function M.from_response(response, request)
-  local body, headers, status = response.body or "", response.headers or {}, response.status
+  local headers, status = response.headers or {}, response.status
+  local body = mask(response.body or "", request.secrets or {})
   local message, api_code = read_body(body, headers["content-type"] or "")
   message = message and one_line(message) or ""
-  for _, secret in ipairs(request.secrets or {}) do
-    if #secret >= 4 then message = message:gsub(secret:gsub("%p", "%%%0"), "***") end
-  end
+  message = mask(message, request.secrets or {})
   if message == "" then message = REASONS[status] or ("the server answered with status %d"):format(status) end
   local location = headers.location
   if status >= 300 and status < 400 and location then
@@ -199,6 +209,19 @@ function M.from_response(response, request)
     body = body:sub(1, BODY_LIMIT), method = request.method, url = request.url,
     retryable = RETRYABLE_STATUS[status] or M.codes[code],
   }
+end
+
+--- Where a server has not even the address of an optional API, says that it does not support it.
+-- @tparam table err of a call of that API
+-- @tparam string what the API's name
+-- @treturn table err the same
+function M.explain_unsupported(err, what)
+  -- an answer of the API itself has a code; that of a router which knows no such path has none
+  if err.status == 404 and not err.api_code and (err.body == "" or err.body:find("404 page not found", 1, true)
+    or err.body:find('"Not Found"', 1, true)) then
+    err.code, err.message = "unsupported", ("this server has no %s"):format(what)
+  end
+  return err
 end
 
 -- The folder of this file, as Lua names it in debug information: frames from there are the library's own.

@@ -121,11 +121,18 @@ end
 ---------------------------------------------------------------------------------------------------------------------
 -- reading
 
+--- Where files are: the sandbox's execd, or, for the files of an isolated session, the session's addresses in it.
+local function place_of(state, timeout)
+  local execd, err = target.plane(state.sandbox or state, "execd", { timeout = timeout })
+  if not execd or not state.prefix then return execd, err end
+  return setmetatable({ base = execd.base .. state.prefix }, { __index = execd, __newindex = execd })
+end
+
 --- Asks execd: (state, endpoint, request) → its value, or nil, err.
 local function ask(state, call, request)
-  local execd, err = target.plane(state, "execd", { timeout = request.timeout })
-  if not execd then return nil, err end
-  return call(execd, request)
+  local place, err = place_of(state, request.timeout)
+  if not place then return nil, err end
+  return call(place, request)
 end
 
 --- A server that ignores the range sends the whole file: that must not be taken for the part. (An empty file comes whole.)

@@ -4,7 +4,9 @@ local core = require "opensandbox.core"
 local endpoint = require "opensandbox.endpoint"
 local lifecycle = require "opensandbox.lifecycle"
 local options = require "opensandbox.options"
+local pages = require "opensandbox.pages"
 local sandboxes = require "opensandbox.sandbox"
+local snapshots = require "opensandbox.snapshot"
 local target = require "opensandbox.target"
 
 local M = {}
@@ -42,8 +44,7 @@ local function list(state, opts, page)
   local query = {}
   for _, name in ipairs(opts.states or {}) do query[#query + 1] = { "state", name } end
   if opts.metadata and next(opts.metadata) then query[#query + 1] = { "metadata", metadata_filter(opts.metadata) } end
-  if page then query[#query + 1] = { "page", ("%d"):format(page) } end
-  if opts.page_size then query[#query + 1] = { "pageSize", ("%d"):format(opts.page_size) } end
+  pages.add_to_query(query, page, opts.page_size)
   local server, err = target.lifecycle(state.connection_state)
   if not server then return nil, err end
   return lifecycle.list(server, { query = query, timeout = opts.timeout })
@@ -65,25 +66,7 @@ end
 function methods:each(opts)
   local state = core.state(self, "manager")
   opts = check_each(opts)
-  local page, items, position, is_last = (opts.page or 1) - 1, {}, 0, false
-  local seen = {} -- a sandbox made meanwhile moves the others to the next page
-  return function()
-    while true do
-      position = position + 1
-      local info = items[position]
-      if info and not seen[info.id] then
-        seen[info.id] = true
-        return info
-      elseif not info then
-        if is_last then return nil end
-        page, position = page + 1, 0
-        local answer, err = list(state, opts, page)
-        if not answer then error(err, 0) end
-        items = answer.items or {}
-        is_last = #items == 0 or not (answer.pagination and answer.pagination.has_next_page)
-      end
-    end
-  end
+  return pages.each(opts.page, function(page) return list(state, opts, page) end)
 end
 
 local function by_id(call)
@@ -153,6 +136,76 @@ function methods:patch_metadata(id, patch, opts)
   patch = sandboxes.check_metadata_patch(patch)
   opts = check_call(opts)
   return sandboxes.about(state.connection_state, lifecycle.patch_metadata, id, { json = patch, timeout = opts.timeout })
+end
+
+local function diagnostics(call)
+  return function(self, id, scope, opts)
+    local state = core.state(self, "manager")
+    sandboxes.check_id(id)
+    return sandboxes.diagnostics(state.connection_state, call, id, scope, opts)
+  end
+end
+
+--- What the server logged about a sandbox. `GET /sandboxes/{id}/diagnostics/logs`
+-- @function methods:diagnostic_logs
+-- @tparam string id
+-- @tparam string scope as for `sandbox:diagnostic_logs`
+-- @tparam[opt] table opts `timeout`
+-- @treturn table|nil as `sandbox:diagnostic_logs` gives it
+-- @treturn table err `unsupported` where the server does not have them
+methods.diagnostic_logs = diagnostics(lifecycle.diagnostic_logs)
+
+--- What happened to a sandbox. `GET /sandboxes/{id}/diagnostics/events`
+-- @function methods:diagnostic_events
+-- @tparam string id
+-- @tparam string scope
+-- @tparam[opt] table opts `timeout`
+-- @treturn table|nil as `sandbox:diagnostic_logs` gives it
+-- @treturn table err
+methods.diagnostic_events = diagnostics(lifecycle.diagnostic_events)
+
+--- Makes a snapshot of a sandbox. `POST /sandboxes/{id}/snapshots`
+-- @tparam string id of the sandbox
+-- @tparam[opt] table opts as for `sandbox:create_snapshot`
+-- @treturn table|nil snapshot
+-- @treturn table err
+function methods:create_snapshot(id, opts)
+  local state = core.state(self, "manager")
+  sandboxes.check_id(id)
+  return snapshots.create(state.connection_state, id, opts)
+end
+
+--- One snapshot. `GET /snapshots/{id}`
+-- @tparam string id of the snapshot
+-- @tparam[opt] table opts `timeout`
+-- @treturn table|nil snapshot as `sandbox:create_snapshot` gives it
+-- @treturn table err `not_found`
+function methods:get_snapshot(id, opts)
+  return snapshots.get(core.state(self, "manager").connection_state, id, opts)
+end
+
+--- One page of snapshots. `GET /snapshots`
+-- @tparam[opt] table filter `sandbox_id`, `states` (any of them), `name`, `page` (from 1), `page_size`, `timeout`
+-- @treturn table|nil `{items={snapshot, …}, pagination={…}}`
+-- @treturn table err
+function methods:list_snapshots(filter)
+  return snapshots.list(core.state(self, "manager").connection_state, filter)
+end
+
+--- Walks over the snapshots of all pages, a page at a time. A page that fails raises its error.
+-- @tparam[opt] table filter as for `list_snapshots`
+-- @treturn function iterator of snapshots
+function methods:each_snapshot(filter)
+  return snapshots.each(core.state(self, "manager").connection_state, filter)
+end
+
+--- Deletes a snapshot. `DELETE /snapshots/{id}`
+-- @tparam string id of the snapshot
+-- @tparam[opt] table opts `timeout`
+-- @treturn boolean|nil true
+-- @treturn table err `not_found`, `conflict` while it is being made
+function methods:delete_snapshot(id, opts)
+  return snapshots.delete(core.state(self, "manager").connection_state, id, opts)
 end
 
 --- Frees the handle; using it afterwards raises.

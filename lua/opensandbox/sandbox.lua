@@ -13,7 +13,6 @@ local errors = require "opensandbox.errors"
 local lifecycle = require "opensandbox.lifecycle"
 local options = require "opensandbox.options"
 local ready = require "opensandbox.ready"
-local record = require "opensandbox.record"
 local target = require "opensandbox.target"
 local task = require "opensandbox.task"
 
@@ -46,14 +45,11 @@ local check_request = options.declare("sandbox:request", {
   use_server_proxy = { type = "boolean" },
 })
 
-local get_metrics = endpoint { id = "getMetrics", plane = "execd", method = "GET", path = "/metrics",
-  returns = record { timestamp = record.milliseconds } }
-
 ---------------------------------------------------------------------------------------------------------------------
 -- handles
 
 -- Parts of a sandbox: each is in the module of its name, and is made when it is first asked for.
-local PARTS = { commands = true, files = true, code = true }
+local PARTS = { commands = true, files = true, code = true, egress = true, vault = true, isolated = true }
 
 local state_metatable = { __index = function(state, name)
   if not PARTS[name] then return nil end
@@ -379,11 +375,16 @@ end
 -- @treturn table|nil `{cpu_count=, cpu_used_pct=, mem_total_mib=, mem_used_mib=, timestamp=}`
 -- @treturn table err
 function methods:metrics(opts)
-  local state = core.state(self, "sandbox")
-  opts = check_call(opts)
-  local execd, err = target.plane(state, "execd", opts)
-  if not execd then return nil, err end
-  return get_metrics(execd, { timeout = opts.timeout })
+  return require("opensandbox.metrics").get(core.state(self, "sandbox"), opts)
+end
+
+--- Calls fn with the metrics as the server sends them (every two seconds or so), until fn returns false. `GET /metrics/watch`
+-- @tparam function fn gets what `metrics` gives; its other return values are ignored
+-- @tparam[opt] table opts `timeout` (seconds, the whole watch), `idle_timeout` (seconds of silence, default 20)
+-- @treturn boolean|nil true once fn returned false
+-- @treturn table err `timeout`, `truncated` where the server ended the stream, `handler` where fn raised
+function methods:watch_metrics(fn, opts)
+  return require("opensandbox.metrics").watch(core.state(self, "sandbox"), fn, opts)
 end
 
 --- Sets and removes metadata. `PATCH /sandboxes/{id}/metadata`
@@ -397,6 +398,39 @@ function methods:patch_metadata(patch, opts)
   opts = check_call(opts)
   return about(state.connection_state, lifecycle.patch_metadata, state.id, { json = patch, timeout = opts.timeout })
 end
+
+--- Makes a snapshot of the sandbox, from which others can be created (`create{snapshot_id=}`). `POST /sandboxes/{id}/snapshots`
+-- @tparam[opt] table opts `name`; `wait` (true: until it is Ready), `ready_timeout` (seconds to wait, default 300), `timeout`
+-- @treturn table|nil snapshot `{id=, sandbox_id=, name=, status={state="Creating"|"Ready"|"Failed"|"Deleting", …}, created_at=, raw=}`
+-- @treturn table err `not_ready` where it failed (`err.partial` is the snapshot), `unsupported` where the server has no snapshots
+function methods:create_snapshot(opts)
+  local state = core.state(self, "sandbox")
+  return require("opensandbox.snapshot").create(state.connection_state, state.id, opts)
+end
+
+local function diagnostics(call)
+  return function(self, scope, opts)
+    local state = core.state(self, "sandbox")
+    return M.diagnostics(state.connection_state, call, state.id, scope, opts)
+  end
+end
+
+--- What the server logged about the sandbox. `GET /sandboxes/{id}/diagnostics/logs`
+-- @function methods:diagnostic_logs
+-- @tparam string scope `"container"`, `"lifecycle"`, `"runtime"`, `"network"`, `"process"` or `"all"`; servers may have others
+-- @tparam[opt] table opts `timeout`
+-- @treturn table|nil `{kind=, scope=, delivery="inline"|"url", content_type=, content=, content_url=, content_length=, expires_at=,
+-- truncated=, raw=}`
+-- @treturn table err `unsupported` where the server does not have them
+methods.diagnostic_logs = diagnostics(lifecycle.diagnostic_logs)
+
+--- What happened to the sandbox. `GET /sandboxes/{id}/diagnostics/events`
+-- @function methods:diagnostic_events
+-- @tparam string scope as for `diagnostic_logs`
+-- @tparam[opt] table opts `timeout`
+-- @treturn table|nil as `diagnostic_logs` gives it
+-- @treturn table err
+methods.diagnostic_events = diagnostics(lifecycle.diagnostic_events)
 
 --- `local sandbox <close>` kills a sandbox that this handle created, unless it was detached or killed; then it closes the handle.
 local function close_scope(self)
@@ -431,6 +465,13 @@ function M.renew(connection_state, id, seconds, timeout)
   local answer, err = about(connection_state, lifecycle.renew, id, { json = body, timeout = timeout })
   if not answer then return nil, err end
   return answer.expires_at
+end
+
+--- Reads diagnostics of a sandbox. → record, or nil, err
+function M.diagnostics(connection_state, call, id, scope, opts)
+  options.argument("scope", scope, "string")
+  opts = check_call(opts)
+  return about(connection_state, call, id, { query = { scope = scope }, timeout = opts.timeout })
 end
 
 --- Calls an endpoint of the lifecycle server about one sandbox: (connection state, endpoint, id, request) → its value, or nil, err.
