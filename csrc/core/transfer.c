@@ -55,6 +55,23 @@ static void on_due(struct osb_source *source, double now)
     }
 }
 
+/* Tells whoever waits, or whoever it belongs to, that something came, went or ended. */
+static void changed(struct osb_transfer *transfer)
+{
+    if (transfer->owner)
+        osb_loop_arm(transfer->owner, 0);
+    osb_loop_ready(&transfer->source);
+}
+
+void osb_transfer_own(struct osb_transfer *transfer, struct osb_source *owner)
+{
+    transfer->owner = owner;
+    transfer->deadline = OSB_NEVER;
+    transfer->idle_timeout = 0;
+    transfer->ping_idle_timeout = 0;
+    osb_loop_arm(&transfer->source, OSB_NEVER);
+}
+
 /* ---- libcurl's callbacks ---- */
 
 static size_t on_body(char *bytes, size_t size, size_t count, void *user)
@@ -106,7 +123,7 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *user)
     transfer->received += (curl_off_t)len;
     if (transfer->sink == OSB_SINK_QUEUE) {
         transfer->starved = false;
-        osb_loop_ready(&transfer->source);
+        changed(transfer);
     }
     return len;
 }
@@ -119,10 +136,15 @@ static size_t on_header(char *bytes, size_t size, size_t count, void *user)
     if (len <= 2 && (len == 0 || bytes[0] == '\r' || bytes[0] == '\n')) {
         long status = 0;
         curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &status);
-        if (status >= 200) {
+        if (status >= 200 || (status == 101 && transfer->is_upgrade)) {
             transfer->status = status;
             transfer->headers_seen = true;
             transfer->headers_new = true;
+            /* libcurl stops sending then, but not while it waits for more to send: the answer would have no end */
+            if (status >= 300 && transfer->out_starved) {
+                transfer->out_ended = true;
+                osb_transfer_pushed(transfer);
+            }
             osb_loop_ready(&transfer->source);
         }
     }
@@ -150,7 +172,7 @@ size_t osb_transfer_read(char *buffer, size_t size, size_t count, void *user)
         len = CURL_READFUNC_PAUSE;
     }
     if (transfer->out.len < OSB_QUEUE_LIMIT / 2)
-        osb_loop_ready(&transfer->source);
+        changed(transfer);
     return len;
 }
 
@@ -264,7 +286,7 @@ static void stop(struct osb_transfer *transfer)
         return;
     osb_loop_arm(&transfer->source, OSB_NEVER);
     curl_multi_remove_handle(osb_loop_multi(loop), transfer->easy);
-    osb_loop_ready(&transfer->source);
+    changed(transfer);
 }
 
 void osb_transfer_fail(struct osb_transfer *transfer, const char *code, const char *text)

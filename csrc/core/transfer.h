@@ -30,6 +30,7 @@ struct osb_upload_source {
 
 struct osb_transfer {
     struct osb_source source; /* first: the loop hands it back */
+    struct osb_source *owner; /* whoever took it over: told of every change by its on_due; else NULL */
     CURL *easy;
     struct curl_slist *headers;
     curl_mime *mime;
@@ -62,6 +63,7 @@ struct osb_transfer {
     double header_timeout, idle_timeout, ping_idle_timeout; /* seconds, 0 = none */
     double activity;                                        /* last byte either way, or when the reader began to wait */
 
+    bool is_upgrade;     /* a 101 is the answer; its body goes on as long as the connection */
     bool once;           /* the request must not be sent twice, even over a connection gone stale */
     bool sent_once;      /* it is being sent */
     bool is_line_stream; /* a text of "\n" stands for a blank line */
@@ -81,6 +83,12 @@ void osb_transfer_free(struct osb_transfer *transfer);
 /* Gives it up without losing the connection: read on for a moment in the background, or freed at once when that is not
    worth it. The caller must not use it again. */
 void osb_transfer_drain(struct osb_transfer *transfer);
+
+/* Hands it over to `owner`, which reads `in` and writes `out` from now on: its own clocks stop. */
+void osb_transfer_own(struct osb_transfer *transfer, struct osb_source *owner);
+
+/* transfer_lua.c: takes the transfer out of the userdata at `index`, which is an ended one then. */
+struct osb_transfer *osb_transfer_take(lua_State *L, int index);
 
 /* Ends it with one of our own failures. Idempotent. */
 void osb_transfer_fail(struct osb_transfer *transfer, const char *code, const char *text);

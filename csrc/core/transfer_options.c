@@ -150,7 +150,7 @@ static bool set_body(lua_State *L, int index, struct osb_transfer *transfer)
     } else if (strcmp(method, "HEAD") == 0) {
         curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
     }
-    if (strcmp(method, "GET") != 0 && strcmp(method, "HEAD") != 0)
+    if (transfer->is_upgrade || (strcmp(method, "GET") != 0 && strcmp(method, "HEAD") != 0))
         curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, method);
     else if (parts > 0 || stream || !lua_isnil(L, -1))
         luaL_error(L, "a %s request has no body", method);
@@ -189,6 +189,7 @@ bool osb_transfer_configure(lua_State *L, int index, struct osb_transfer *transf
     const char *url = string_option(L, index, "url");
     luaL_argcheck(L, url, index, "url missing");
     curl_easy_setopt(easy, CURLOPT_URL, url);
+    transfer->is_upgrade = flag_option(L, index, "upgrade");
     if (!set_headers(L, index, transfer) || !set_body(L, index, transfer) || !set_sink(L, index, transfer))
         return false;
     double connect_timeout = number_option(L, index, "connect_timeout", 10);
@@ -204,7 +205,11 @@ bool osb_transfer_configure(lua_State *L, int index, struct osb_transfer *transf
         transfer->body_limit = (size_t)body_limit;
     transfer->once = flag_option(L, index, "once");
     transfer->is_line_stream = flag_option(L, index, "lines");
-    if (flag_option(L, index, "http1"))
+    if (transfer->is_upgrade) {
+        curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L);
+        curl_easy_setopt(easy, CURLOPT_HTTPPROXYTUNNEL, 1L);
+    }
+    if (transfer->is_upgrade || flag_option(L, index, "http1"))
         curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     set_string(L, index, "proxy", easy, CURLOPT_PROXY);
     set_string(L, index, "no_proxy", easy, CURLOPT_NOPROXY);

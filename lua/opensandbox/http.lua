@@ -129,6 +129,7 @@ local function transfer_options(connection, request, url, deadline, default_head
     url = url, method = request.method, headers = lines, body = request.body, parts = request.wire_parts,
     stream_body = request.stream_body, size = request.size, once = not is_repeatable(request),
     sink = request.wire_sink, file = request.file, append = request.append, lines = request.lines, http1 = request.wire_sink == "events",
+    upgrade = request.upgrade,
     connect_timeout = connection.connect_timeout, deadline = deadline,
     header_timeout = request.header_timeout or (not timeout and connection.request_timeout) or nil,
     idle_timeout = request.idle_timeout or (request.wire_sink ~= "events" and connection.request_timeout) or nil,
@@ -417,7 +418,8 @@ end
 -- @tparam table connection the state of a connection
 -- @tparam table given as for `call`, without sinks; besides `lines` (events are lines, as execd's commands send), `idle_timeout`
 -- (seconds without
--- a byte), `ping_idle_timeout` (the same, from the first ping on), `deadline` (on the clock of core.now)
+-- a byte), `ping_idle_timeout` (the same, from the first ping on), `deadline` (on the clock of core.now), `upgrade` (with `raw` and
+-- `stream_body`: status 101 is an answer, too, after which both sides send as they like)
 -- @treturn table|nil `{transfer=, status=, headers=, request_id=, url=, method=}`; whoever gets it ends the transfer
 -- @treturn table err
 function M.stream(connection, given)
