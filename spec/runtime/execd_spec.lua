@@ -257,7 +257,7 @@ describe("execd on the wire", function()
     end)
 
     it("see nothing of execd: no token, no descriptors, no way to look into it", function()
-      local events = execd:run("env; ls /proc/$$/fd; tr '\\0' ' ' < /proc/$PPID/cmdline; cat /proc/$PPID/environ | wc -c; echo")
+      local events = execd:run("exec 2>&1; env; ls /proc/$$/fd; tr '\\0' ' ' < /proc/$PPID/cmdline; cat /proc/$PPID/environ | wc -c; echo")
       local seen = tell(events)
       assert.is_nil(seen:find(execds.TOKEN, 1, true))
       assert.is_nil(seen:find("TOKEN=", 1, true))

@@ -151,24 +151,17 @@ static void reply_not_started(struct osb_http_request *request, struct osb_recor
     osb_buf_free(&events);
 }
 
-struct background {
-    struct osb_execd *execd;
-    struct osb_record *record;
-    struct osb_timer timeout;
-};
-
 static void background_timeout(void *context)
 {
-    const struct background *background = context;
-    kill(-background->record->pid, SIGKILL);
+    const struct osb_record *record = context;
+    kill(-record->pid, SIGKILL);
 }
 
 static void background_ended(void *context, int status)
 {
-    struct background *background = context;
-    osb_timer_stop(background->execd->loop, &background->timeout);
-    osb_record_finish(background->record, status);
-    free(background);
+    struct osb_record *record = context;
+    osb_timer_stop(record->loop, &record->timeout);
+    osb_record_finish(record, status);
 }
 
 static void run_background(struct osb_execd *execd, struct osb_http_request *request, const struct command *command,
@@ -176,31 +169,27 @@ static void run_background(struct osb_execd *execd, struct osb_http_request *req
 {
     char error[OSB_CHILD_ERROR_SIZE];
     struct osb_buf events = {0};
-    struct background *background = calloc(1, sizeof *background);
-    int log = background ? osb_record_open_log(execd->records, record) : -1;
+    int log = osb_record_open_log(execd->records, record);
     if (log < 0) {
         int reason = errno;
-        free(background);
         osb_record_drop(execd->records, record);
         osb_http_reply_error(request, 500, OSB_RUNTIME_ERROR,
                              "error running commands failed to get combined output descriptor: %s", strerror(reason));
         return;
     }
-    background->execd = execd;
-    background->record = record;
+    record->loop = execd->loop;
     spec->output = log;
     spec->error = log;
-    pid_t pid = osb_child_start(execd->children, spec, background_ended, background, error);
+    pid_t pid = osb_child_start(execd->children, spec, background_ended, record, error);
     close(log);
     if (pid < 0) {
-        free(background);
         reply_not_started(request, record, error);
         return;
     }
     record->pid = pid;
     if (command->timeout > 0 &&
-        !osb_timer_start(execd->loop, &background->timeout, command->timeout, background_timeout, background))
-        background_timeout(background);
+        !osb_timer_start(execd->loop, &record->timeout, command->timeout, background_timeout, record))
+        background_timeout(record);
     if (osb_event_text(&events, "init", record->id, strlen(record->id), osb_event_time()) && osb_event_ping(&events) &&
         osb_event_complete(&events, 0))
         osb_run_reply_events(request, &events);

@@ -45,35 +45,33 @@ static bool append_info(struct osb_file_job *job, const char *path, const struct
 
 /* ---- GET /files/info ---- */
 
-/* True when the same path was asked for before: a map has it once. */
-static bool asked_before(const struct osb_http_request *request, const char *path, size_t index)
+static bool append_asked(struct osb_file_job *job, const char *path, struct osb_owner_cache *cache)
 {
-    for (size_t i = 0; i < index; i++) {
-        if (strcmp(osb_http_request_query_at(request, "path", i), path) == 0)
-            return true;
-    }
-    return false;
+    struct stat info;
+    char *resolved = osb_file_resolve(job, path);
+    bool done = resolved != NULL;
+    if (done && lstat(resolved, &info) < 0)
+        done = osb_file_fail_errno(job, errno, "file not found: %s: lstat %s", path, resolved);
+    done = done && (job->text.len == 1 || osb_buf_append_byte(&job->text, ',')) &&
+           osb_event_quote(&job->text, path, strlen(path)) && osb_buf_append_byte(&job->text, ':') &&
+           append_info(job, resolved, &info, cache);
+    free(resolved);
+    return done;
 }
 
 static void work_info(struct osb_file_job *job)
 {
     struct osb_owner_cache cache = {0};
     const char *path;
-    bool going = osb_buf_append_byte(&job->text, '{');
+    json_t *asked = json_object(); /* a path that comes twice is once in the answer */
+    bool going = asked && osb_buf_append_byte(&job->text, '{');
     for (size_t i = 0; going && (path = osb_http_request_query_at(job->request, "path", i)); i++) {
-        struct stat info;
-        if (asked_before(job->request, path, i))
+        if (json_object_get(asked, path))
             continue;
-        char *resolved = osb_file_resolve(job, path);
-        going = resolved != NULL;
-        if (going && lstat(resolved, &info) < 0)
-            going = osb_file_fail_errno(job, errno, "file not found: %s: lstat %s", path, resolved);
-        going = going && (job->text.len == 1 || osb_buf_append_byte(&job->text, ',')) &&
-                osb_event_quote(&job->text, path, strlen(path)) && osb_buf_append_byte(&job->text, ':') &&
-                append_info(job, resolved, &info, &cache);
-        free(resolved);
+        going = json_object_set_new_nocheck(asked, path, json_true()) == 0 && append_asked(job, path, &cache);
     }
     osb_buf_append_byte(&job->text, '}');
+    json_decref(asked);
 }
 
 void osb_file_info(struct osb_http_request *request, void *context)

@@ -8,6 +8,8 @@
 #include <sys/types.h>
 #include <time.h>
 
+#include "runtime/shared/evloop.h"
+
 struct osb_record_table;
 
 struct osb_record {
@@ -19,6 +21,8 @@ struct osb_record {
     int exit_code;
     char error[64]; /* "" after success */
     struct timespec started, finished;
+    struct osb_timer timeout; /* of a background command */
+    struct osb_evloop *loop;  /* of that timer */
     struct osb_record *next, *hash_next;
 };
 

@@ -27,6 +27,10 @@ static void client_hung_up(void *context, uint32_t events)
     request->hang_up = NULL;
     if (request->stream) {
         osb_http_stream_lost(request->stream);
+    } else if (!request->suspended) {
+        /* libmicrohttpd may have missed it (its edge came before the last bytes were read): have it look again */
+        MHD_suspend_connection(request->connection);
+        MHD_resume_connection(request->connection);
     } else if (!request->response && request->gone) {
         osb_http_handler gone = request->gone;
         request->gone = NULL;
@@ -36,20 +40,24 @@ static void client_hung_up(void *context, uint32_t events)
     }
 }
 
+/* Has client_hung_up called when the client goes. Edge-triggered: one event, however long it stays so. */
+static void watch_client(struct osb_http_request *request)
+{
+    const union MHD_ConnectionInfo *info =
+        request->hang_up ? NULL : MHD_get_connection_info(request->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    if (info)
+        request->hang_up = osb_evloop_watch(request->server->config.loop, info->connect_fd, EPOLLRDHUP | EPOLLET,
+                                            client_hung_up, request);
+}
+
 void osb_http_request_suspend(struct osb_http_request *request)
 {
     if (request->suspended)
         return;
     request->suspended = true;
     MHD_suspend_connection(request->connection);
-    if (request->hang_up)
-        return;
-    /* libmicrohttpd does not look at a suspended connection. Edge-triggered: one event, however long it stays so. */
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(request->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-    if (info)
-        request->hang_up = osb_evloop_watch(request->server->config.loop, info->connect_fd, EPOLLRDHUP | EPOLLET,
-                                            client_hung_up, request);
+    /* nobody else looks at a suspended connection */
+    watch_client(request);
 }
 
 void osb_http_request_wake(struct osb_http_request *request)
@@ -227,6 +235,8 @@ static enum MHD_Result handle_access(void *context, struct MHD_Connection *conne
         int64_t size = osb_http_request_body_size(request);
         if (request->response && size > DRAIN_LIMIT)
             return request_queue(request);
+        if (size != 0)
+            watch_client(request);
         return MHD_YES;
     }
     if (*upload_size > 0) {
