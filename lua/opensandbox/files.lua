@@ -50,7 +50,9 @@ local check_items = options.declare("files:write_many", {
     path = { type = "string", required = true }, data = { type = CONTENT, required = true }, mode = MODE, owner = OWNER, group = GROUP,
   } },
 })
-local check_download = options.declare("files:download", { range = RANGE, on_progress = { type = "function" }, timeout = TIMEOUT })
+local check_download = options.declare("files:download", {
+  range = RANGE, on_progress = { type = "function" }, resume = { type = "boolean" }, timeout = TIMEOUT,
+}, { exclusive = { { "range", "resume" } } })
 local check_upload = options.declare("files:upload", {
   mode = MODE, owner = OWNER, group = GROUP, on_progress = { type = "function" }, timeout = TIMEOUT,
 })
@@ -436,7 +438,8 @@ end
 -- @tparam string path
 -- @tparam string|function sink a local path (written beside it and renamed when whole: a failure leaves an old file as it was), or
 -- function(chunk)
--- @tparam[opt] table opts `range` (as for `read`), `on_progress` (function(done, total) in bytes), `timeout`
+-- @tparam[opt] table opts `range` (as for `read`), `on_progress` (function(done, total) in bytes), `timeout`; `resume` = true: what comes
+-- is kept in `sink.part` where it breaks off, and the next call goes on from there, if the file is still the same
 -- @treturn boolean|nil true
 -- @treturn table err `handler` where the function raised, `io` where the local file cannot be written
 function methods:download(path, sink, opts)
@@ -447,12 +450,71 @@ function methods:download(path, sink, opts)
   local request = {
     query = { { "path", path } }, headers = { Range = range_header(opts.range) }, timeout = opts.timeout, on_progress = opts.on_progress,
   }
+  if opts.resume then
+    if type(sink) ~= "string" then errors.raise("option 'resume' needs a local path to download to") end
+    return require("opensandbox.resume").download(function() return self:info(path, { timeout = opts.timeout }) end, function(more)
+      more.query = request.query
+      return ask(state, download_file, more)
+    end, check_path("local_path", sink), opts)
+  end
   if type(sink) == "string" then return download_to_path(state, check_path("local_path", sink), request, opts.range) end
   request.sink = sink
   local response, err = ask(state, download_file, request)
   if response then response, err = check_partial(opts.range, response) end
   if not response then return nil, err end
   return true
+end
+
+---------------------------------------------------------------------------------------------------------------------
+-- whole directories
+
+--- Copies a local directory into the sandbox, several small files in a request. Existing files are overwritten, others stay.
+-- `POST /directories`, `POST /files/upload`
+-- @tparam string local_dir
+-- @tparam string dir made where it is missing
+-- @tparam[opt] table opts
+--
+-- * `exclude` a glob, a list of globs, or function(relative path) → boolean. A glob without a slash is for names (`"*.o"`), one with a slash
+--   for the path below local_dir (`"build/**"`); an excluded directory is left out with all that is in it
+-- * `on_progress` function(done, total, relative path) in bytes; `timeout` seconds for each request
+--
+-- @treturn table|nil `{files=, directories=, bytes=, skipped={relative paths of symbolic links and special files}}`
+-- @treturn table err
+function methods:upload_tree(local_dir, dir, opts)
+  local state = core.state(self, "files")
+  check_path("local_dir", local_dir)
+  check_path("dir", dir)
+  return require("opensandbox.tree").upload({
+    make_directories = function(paths, timeout) return self:make_directory(paths, { timeout = timeout }) end,
+    upload = function(list, timeout, on_progress)
+      local parts = {}
+      for _, file in ipairs(list) do
+        add_parts(parts, file.path, { mode = file.mode ~= "000" and file.mode or nil }, { file = file.local_path, size = file.size })
+      end
+      return send(state, parts, { timeout = timeout, on_progress = on_progress })
+    end,
+  }, local_dir, dir, opts)
+end
+
+--- Copies a directory out of the sandbox. Existing files are overwritten, others stay; nothing is written outside local_dir, whatever the
+-- server lists, and nothing through symbolic links that are in it. `GET /directories/list`, `GET /files/download`
+-- @tparam string dir
+-- @tparam string local_dir made where it is missing
+-- @tparam[opt] table opts as for `upload_tree`
+-- @treturn table|nil as `upload_tree` gives it
+-- @treturn table err `io` where the local side cannot be written, `protocol` where the server lists what is not in dir
+function methods:download_tree(dir, local_dir, opts)
+  local state = core.state(self, "files")
+  check_path("dir", dir)
+  check_path("local_dir", local_dir)
+  return require("opensandbox.tree").download({
+    info = function(path, timeout) return self:info(path, { timeout = timeout }) end,
+    list = function(path, depth, timeout) return self:list(path, { depth = depth, timeout = timeout }) end,
+    download = function(path, local_path, timeout, on_progress)
+      local request = { query = { { "path", path } }, timeout = timeout, on_progress = on_progress }
+      return download_to_path(state, local_path, request)
+    end,
+  }, dir, local_dir, opts)
 end
 
 ---------------------------------------------------------------------------------------------------------------------
