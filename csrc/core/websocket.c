@@ -190,11 +190,11 @@ static void pump(struct osb_websocket *ws)
 static void look(struct osb_websocket *ws, double now)
 {
     const struct osb_transfer *transfer = ws->transfer;
-    bool stalled = now > ws->tick + STALL_SECONDS || transfer->paused || transfer->in.len > 0;
-    bool heard = transfer->received != ws->received_then;
+    bool unread = ws->queued >= OSB_QUEUE_LIMIT; /* then it is our reader who holds things up */
+    bool heard = transfer->received != ws->received_then || now > ws->tick + STALL_SECONDS;
     ws->received_then = transfer->received;
     ws->tick = now + ws->interval;
-    if (stalled || heard) {
+    if (unread || heard) {
         ws->pinged = false;
     } else if (ws->pinged) {
         char text[sizeof ws->failure_text];

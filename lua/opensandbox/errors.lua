@@ -30,6 +30,7 @@ local RETRYABLE_STATUS = { [408] = true, [425] = true }
 local PLAIN_QUERY = {
   path = true, pattern = true, depth = true, offset = true, limit = true, cursor = true, id = true, page = true, pageSize = true,
   state = true, use_server_proxy = true, expires = true, verbose = true, language = true, scope = true, metadata = true,
+  pty = true, since = true, takeover = true,
 }
 
 local Error = { __name = "opensandbox.Error" }

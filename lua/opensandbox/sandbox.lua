@@ -45,16 +45,24 @@ local check_request = options.declare("sandbox:request", {
   use_server_proxy = { type = "boolean" },
 })
 
+local check_websocket = options.declare("sandbox:websocket", {
+  port = { type = "integer", required = true }, path = { type = "header", default = "/" }, headers = { type = "map", of = "header" },
+  protocols = { type = "list", of = "header" }, timeout = TIMEOUT, ping_interval = { type = "duration" },
+  use_server_proxy = { type = "boolean" },
+})
+
 ---------------------------------------------------------------------------------------------------------------------
 -- handles
 
--- Parts of a sandbox: each is in the module of its name, and is made when it is first asked for.
-local PARTS = { commands = true, files = true, code = true, egress = true, vault = true, isolated = true }
+-- Parts of a sandbox, and their kinds: each is in the module of its name, and is made when it is first asked for.
+local PARTS = {
+  commands = "commands", files = "files", code = "code", pty = "terminals", egress = "egress", vault = "vault", isolated = "isolated",
+}
 
 local state_metatable = { __index = function(state, name)
   if not PARTS[name] then return nil end
   require("opensandbox." .. name)
-  local part = core.new(name, state)
+  local part = core.new(PARTS[name], state)
   if state.closed then core.close(part) end
   state[name] = part
   return part
@@ -368,6 +376,23 @@ function methods:request(opts)
   return endpoint.send(found, {
     method = opts.method:upper(), path = request_path(opts.path), headers = opts.headers, body = opts.body, timeout = opts.timeout,
   })
+end
+
+--- Opens a WebSocket to a service inside the sandbox.
+-- @tparam table opts `port`, `path` (with its query; default "/"), `headers`, `protocols` (list of subprotocols), `timeout` (seconds until
+-- it is open; default the connection's request_timeout), `ping_interval` (seconds of silence before a ping, default 20; 0: none),
+-- `use_server_proxy`
+-- @treturn[1] userdata websocket: `send(bytes)`, `send_text(text)`, `receive(timeout)` → message, is_text, `close(code, reason)`,
+-- `close_status()`; `websocket.protocol` is the subprotocol that the service chose
+-- @treturn[2] nil
+-- @treturn[2] table err of the service's answer where it does not open one
+function methods:websocket(opts)
+  local state = core.state(self, "sandbox")
+  opts = check_websocket(opts)
+  local found, err = target.port(state, opts.port, { use_server_proxy = opts.use_server_proxy, timeout = opts.timeout })
+  if not found then return nil, err end
+  opts.path = request_path(opts.path)
+  return require("opensandbox.websocket").open(found, opts)
 end
 
 --- The load of the machine that the sandbox is on. `GET /metrics` of its execd (takes about a second on some servers).

@@ -173,6 +173,18 @@ function methods:close(code, reason)
   return true
 end
 
+M.send_text = methods.send_text
+
+--- The core's part of a WebSocket, for a reader that waits for other things, too: `receive`, `ended`, `failure`, `ready`, `send`.
+function M.wire(self)
+  return core.state(self, "websocket").wire
+end
+
+--- The address, for errors.
+function M.url(self)
+  return core.state(self, "websocket").url
+end
+
 core.methods("websocket", methods, { __close = function(self) methods.close(self) end })
 
 return M
