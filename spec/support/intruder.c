@@ -225,10 +225,15 @@ static void multiply(uid_t uid, int report)
 {
     size_t count = 0;
     if (uid == 0 || setresuid(uid, uid, uid) == 0) {
-        for (pid_t pid = 1; pid > 0 && count<MOST_CHILDREN; count += pid> 0) {
-            pid = fork();
-            while (pid == 0)
-                pause();
+        while (count < MOST_CHILDREN) {
+            pid_t pid = fork();
+            if (pid < 0)
+                break;
+            if (pid == 0) {
+                for (;;)
+                    pause();
+            }
+            count++;
         }
     }
     if (write(report, &count, sizeof count) == (ssize_t)sizeof count)

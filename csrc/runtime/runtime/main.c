@@ -87,7 +87,7 @@ static bool find_programs(struct osb_runtime *runtime, char execd[PATH_MAX], str
         return PROBLEM(problem, "bubblewrap was not found: install it (Debian: apt-get install bubblewrap)");
     const char *given = getenv("OPENSANDBOX_EXECD");
     if (given && *given) {
-        if (!realpath(given, execd))
+        if (access(given, X_OK) != 0 || !realpath(given, execd))
             return PROBLEM(problem, "OPENSANDBOX_EXECD is %s: %s", given, strerror(errno));
         return true;
     }
