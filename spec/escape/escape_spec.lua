@@ -8,7 +8,7 @@ local FIND_SECRET = SECRET:gsub("^h", "[h]") -- a pattern that does not find its
 
 --- The helper program, which lies beside the runtime.
 local function intruder_path()
-  return (os.getenv("OPENSANDBOX_RUNTIME"):gsub("[^/]*$", "intruder"))
+  return (os.getenv("OPENSANDBOX_RUNTIME"):gsub("[^/]+$", "intruder"))
 end
 
 local function read_file(path)
@@ -154,6 +154,7 @@ local function suite(user)
     local argv = user and runtimes.as_user(user) or {}
     argv[#argv + 1], argv[#argv + 2] = "sleep", "1000" -- one of the same user
     local bystander = assert(core.process { argv = argv, env = { "PATH=/usr/bin:/bin" } })
+    finally(function() bystander:kill(9) end)
     local other = runtime:create()
     local before = runtime:processes()
     run(("kill -9 %d; kill -9 %d"):format(bystander:pid(), runtime.pid))
@@ -166,7 +167,6 @@ local function suite(user)
     for _ in pairs(before) do count = count + 1 end
     assert.equal(count, #runtimes.alive(before))
     assert.equal("", run "ps -eo args= | grep -e '[o]pensandbox-runtime' -e '[b]wrap' -e '[s]leep 1000'")
-    bystander:kill(9)
     assert.equal(204, (runtime:request("DELETE", "/sandboxes/" .. other)))
   end)
 

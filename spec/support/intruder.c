@@ -88,7 +88,7 @@ static bool read_kernel_memory(void)
 
 static bool trace_first_process(void)
 {
-    return ptrace(PTRACE_ATTACH, 1, NULL, NULL) == 0 || ptrace(PTRACE_SEIZE, 1, NULL, NULL) == 0;
+    return ptrace(PTRACE_SEIZE, 1, NULL, NULL) == 0;
 }
 
 static bool read_first_process(void)
