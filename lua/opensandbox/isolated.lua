@@ -84,8 +84,7 @@ end
 -- Ending the call early only drops the connection.
 -- @tparam string|table command a shell string, or a list of words, which are quoted safely
 -- @tparam[opt] table opts as for `commands:run`, of which it has `env`, `timeout` (whole seconds), `deadline`, `idle_timeout`,
--- `max_output`,
--- `capture`, `check` and the handlers
+-- `max_output`, `capture`, `check` and the handlers
 -- @treturn[1] table run as of `commands:run`
 -- @treturn[2] nil
 -- @treturn[2] table err
