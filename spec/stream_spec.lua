@@ -256,4 +256,30 @@ describe("a faulty event stream", function()
     assert.same({ { text = "e", timestamp = 2 } }, run.logs.stderr)
     assert.equal("a\n\ne", run.output)
   end)
+
+  it("holds the server back while a handler is busy, instead of keeping what it sends", function()
+    local function resident()
+      local file = assert(io.open "/proc/self/status")
+      local kib = tonumber(file:read("*a"):match("VmRSS:%s*(%d+)"))
+      file:close()
+      return kib
+    end
+    local line = faults.stdout(("z"):rep(1000)) .. "\n\n"
+    local count = 100000 -- 100 MB
+    server:route("DELETE", sandbox.execd .. "/command", faults.answer(200))
+    answer_with(faults.join(faults.stream_head(), faults.events { faults.init("c1") },
+      { { send = ("%x\r\n"):format(#line * count) }, { send = line, times = count }, { send = "\r\n" } },
+      faults.events { faults.complete() }, { { send = "0\r\n\r\n" } }))
+    local before, during, lines = resident(), nil, 0
+    local run = assert(box.commands:run("x", { capture = false, on_stdout = function()
+      lines = lines + 1
+      if lines == 10 then
+        opensandbox.sleep(0.5) -- waiting: the loop runs, the queue fills up, the transfer is paused
+        during = resident()
+      end
+    end }))
+    assert.equal(0, run.exit_code)
+    assert.equal(count, lines)
+    assert.is_true(during - before < 20 * 1024, ("%d KiB more"):format(during - before))
+  end)
 end)
