@@ -474,8 +474,8 @@ end
 -- @tparam string dir made where it is missing
 -- @tparam[opt] table opts
 --
--- * `exclude` a glob, a list of globs, or function(relative path) → boolean. A glob without a slash is for names (`"*.o"`), one with a slash
---   for the path below local_dir (`"build/**"`); an excluded directory is left out with all that is in it
+-- * `exclude` a glob, a list of globs, or function(relative path) → boolean. A glob without a slash is for names (`"*.o"`), one with a
+--   slash for the path below local_dir (`"build/**"`); an excluded directory is left out with all that is in it
 -- * `on_progress` function(done, total, relative path) in bytes; `timeout` seconds for each request
 --
 -- @treturn table|nil `{files=, directories=, bytes=, skipped={relative paths of symbolic links and special files}}`

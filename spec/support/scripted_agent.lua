@@ -114,7 +114,8 @@ local function permission(session, argument)
     update(session, "tool_call_update", { toolCallId = call.toolCallId, status = "failed" })
     return "cancelled"
   end
-  update(session, "tool_call_update", { toolCallId = call.toolCallId, status = outcome.optionId:sub(1, 1) == "r" and "failed" or "completed" })
+  local status = outcome.optionId:sub(1, 1) == "r" and "failed" or "completed"
+  update(session, "tool_call_update", { toolCallId = call.toolCallId, status = status })
   chunk(session, "permission:" .. outcome.optionId)
   return "end_turn"
 end

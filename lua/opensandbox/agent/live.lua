@@ -246,7 +246,8 @@ local function listen(self)
     local stream, err = open_stream(self)
     if stream then
       down_since, self.stream_down = nil, false
-      local before, ok = self.last, nil
+      local before = self.last
+      local ok
       ok, err = task.pcall(read, self, stream.transfer)
       stream.transfer:cancel()
       if not ok then error(err, 0) end

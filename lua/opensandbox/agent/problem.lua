@@ -41,7 +41,8 @@ function M.refine(err)
 end
 
 local RPC = {
-  [-32700] = { "invalid", "parse error" }, [-32600] = { "invalid", "invalid request" }, [-32601] = { "unsupported", "method not supported" },
+  [-32700] = { "invalid", "parse error" }, [-32600] = { "invalid", "invalid request" },
+  [-32601] = { "unsupported", "method not supported" },
   [-32602] = { "invalid", "invalid parameters" }, [-32603] = { "api", "internal error" },
   [-32000] = { "unauthorized", "authentication required" }, [-32002] = { "not_found", "resource not found" },
 }

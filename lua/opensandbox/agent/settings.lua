@@ -184,7 +184,8 @@ function M.set_option(session, id, value)
   if not options then return nil, err end
   local option = find(options, "id", id)
   if not option then
-    return nil, problem.unsupported(("the agent '%s' has no option '%s'"):format(session.agent, id), names(options, "id"), "available_config_ids")
+    return nil, problem.unsupported(("the agent '%s' has no option '%s'"):format(session.agent, id), names(options, "id"),
+      "available_config_ids")
   end
   err = check_value(option, value, ("option '%s'"):format(id))
   if err then return nil, err end

@@ -130,8 +130,8 @@ end
 function Sqlite:insert_event(session_id, event)
   local values = { event.id, event.eventIndex, session_id, event.createdAt, event.connectionId, event.sender, json.encode(event.payload) }
   for i = 1, 7 do values[i] = quote(self, values[i]) end
-  local done, err = execute(self, "INSERT INTO events (id, event_index, session_id, created_at, connection_id, sender, payload_json) VALUES ("
-    .. table.concat(values, ", ") .. ")")
+  local done, err = execute(self, "INSERT INTO events (id, event_index, session_id, created_at, connection_id, sender, payload_json)"
+    .. " VALUES (" .. table.concat(values, ", ") .. ")")
   if not done then return nil, err end
   return true
 end
