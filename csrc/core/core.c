@@ -92,6 +92,7 @@ int luaopen_opensandbox_core(lua_State *L)
     osb_capture_open(L);
     osb_process_open(L);
     osb_path_open(L);
+    osb_watch_open(L);
     osb_websocket_open(L);
     return 1;
 }

@@ -23,6 +23,7 @@ void osb_transfer_open(lua_State *L);
 void osb_capture_open(lua_State *L);
 void osb_process_open(lua_State *L);
 void osb_path_open(lua_State *L);
+void osb_watch_open(lua_State *L);
 void osb_websocket_open(lua_State *L);
 
 /* Creates (or finds) the metatable of a kind made in C: `methods` under __index, `meta` (may be NULL) in the metatable

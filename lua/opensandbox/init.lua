@@ -15,6 +15,8 @@ local places = {
   resume = { "sandbox", "resume" },
   with = { "sandbox", "with" },
   code_interpreter = { "code", "code_interpreter" },
+  pool = { "pool", "pool" },
+  pool_redis = { "pool_redis", "new" },
   manager = { "manager", "manager" },
   is_error = { "errors", "is" },
   null = { "json", "null" },
@@ -28,6 +30,7 @@ local places = {
   loop = { "tasks", "loop" },
   set_waiter = { "tasks", "set_waiter" },
   sleep = { "task", "sleep" },
+  adapters = { "adapters", true },
 }
 
 local opensandbox = { _VERSION = "0.1.0" }
