@@ -221,10 +221,10 @@ void osb_loop_unwatch(struct osb_source *source)
 
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *known)
 {
-    (void)easy;
     struct osb_loop *loop = user;
     if (what == CURL_POLL_REMOVE) {
         epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+        osb_transfer_unwatched(easy);
         return 0;
     }
     uint32_t events = (what & CURL_POLL_IN ? (uint32_t)EPOLLIN : 0) | (what & CURL_POLL_OUT ? (uint32_t)EPOLLOUT : 0);
@@ -513,10 +513,12 @@ static int loop_fd(lua_State *L)
     return 1;
 }
 
-/* loop:timeout() -> seconds until `step` should be called even if the descriptor stays quiet; nil = no need */
+/* loop:timeout() -> seconds until `step` wants to be called, nil = only when something comes. Whoever watches the
+   descriptor need not look at it: from this call on, the descriptor gets readable then, too. */
 static int loop_timeout(lua_State *L)
 {
     struct osb_loop *loop = check_loop(L);
+    arm_timer_fd(loop);
     double due = loop->ready_first ? 0 : next_due(loop);
     if (due >= OSB_NEVER)
         return 0;
@@ -532,6 +534,13 @@ static int loop_wakeup(lua_State *L)
     uint64_t one = 1;
     lua_pushboolean(L, write(loop->wake_fd, &one, sizeof one) == (ssize_t)sizeof one);
     return 1;
+}
+
+/* loop:nudge() makes the descriptor readable, for a host that watches it; nothing where nobody does */
+static int loop_nudge(lua_State *L)
+{
+    const struct osb_loop *loop = check_loop(L);
+    return loop->is_watched ? loop_wakeup(L) : 0;
 }
 
 /* loop:sources() -> how many transfers, timers and processes there are, for tests that count */
@@ -555,7 +564,8 @@ static int loop_gc(lua_State *L)
 
 static const luaL_Reg methods[] = {
     {"step", loop_step},     {"fd", loop_fd},           {"timeout", loop_timeout},
-    {"wakeup", loop_wakeup}, {"sources", loop_sources}, {NULL, NULL},
+    {"wakeup", loop_wakeup}, {"nudge", loop_nudge},     {"sources", loop_sources},
+    {NULL, NULL},
 };
 
 static const luaL_Reg meta[] = {{"__gc", loop_gc}, {NULL, NULL}};

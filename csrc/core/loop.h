@@ -57,6 +57,9 @@ void osb_loop_unwatch(struct osb_source *source);
 /* Says that a source became ready; the next step reports it, if somebody waits for it. */
 void osb_loop_ready(struct osb_source *source);
 
+/* Called when libcurl stops to watch a socket of an easy handle; called by libcurl, so it must not call it. */
+void osb_transfer_unwatched(CURL *easy);
+
 /* Called for every easy handle that has ended. */
 void osb_transfer_finished(CURL *easy, CURLcode code);
 

@@ -41,6 +41,8 @@ static void on_due(struct osb_source *source, double now)
         osb_transfer_free(transfer);
         return;
     }
+    if (transfer->out_ended)
+        osb_transfer_pushed(transfer);
     if (now >= transfer->deadline) {
         osb_transfer_fail(transfer, "timeout", "the time allowed for the call is over");
     } else if (next_due(transfer) <= now) {
@@ -298,11 +300,27 @@ void osb_transfer_fail(struct osb_transfer *transfer, const char *code, const ch
     stop(transfer);
 }
 
-void osb_transfer_finished(CURL *easy, CURLcode code)
+static struct osb_transfer *transfer_of(CURL *easy)
 {
     char *user = NULL;
     curl_easy_getinfo(easy, CURLINFO_PRIVATE, &user);
-    struct osb_transfer *transfer = (struct osb_transfer *)(void *)user;
+    return (struct osb_transfer *)(void *)user;
+}
+
+/* libcurl (before version 8) does not end a transfer whose connection ended while there may be more to send: it just
+   watches nothing any more. So an upload without end is ended then; on_due says so, as this is inside libcurl. */
+void osb_transfer_unwatched(CURL *easy)
+{
+    struct osb_transfer *transfer = transfer_of(easy);
+    if (!transfer || !transfer->is_upgrade || transfer->done || transfer->paused || !transfer->out_starved)
+        return;
+    transfer->out_ended = true;
+    osb_loop_arm(&transfer->source, 0);
+}
+
+void osb_transfer_finished(CURL *easy, CURLcode code)
+{
+    struct osb_transfer *transfer = transfer_of(easy);
     transfer->result = code;
     if (transfer->draining)
         osb_transfer_free(transfer);

@@ -20,13 +20,20 @@ A RESPONSE is a list of steps; behind the last one the connection is kept, and i
   {"release":"x"}   as the control operation, so that one request can let another one go on
   {"stall":true}    nothing more until the client leaves
   {"drain":true}    ends the sending side, and reads and drops what still comes until the client leaves
+  {"websocket":true,"accept":null,"headers":{},"tail":""}   switches to WebSocket (the right Sec-WebSocket-Accept, unless one is
+                    given; further headers; bytes right behind the header)
+  {"read_frames":n} reads and records so many frames of the client's
+  {"echo":true,"count":null}   answers frames as an echo service, pings and the closing frame too, behind which (or behind so many
+                    frames) it goes on
   {"close":true}    closes the connection
   {"reset":true}    closes it with RST ]]
 local cjson = require "cjson"
 local socket = require "socket"
+local websocket = dofile((arg[0]:gsub("fault_server%.lua$", "websocket_server.lua")))
 
 local BODY_LIMIT = 1024 * 1024 -- bytes of a request's body that are recorded
 local HEADER_LIMIT = 256 * 1024
+local CONTROL_LIMIT = 64 * 1024 * 1024
 local PIECE = 65536
 
 local routes, connects, requests, tokens
@@ -80,7 +87,7 @@ local function read_bytes(connection, count)
 end
 
 -- Up to and without `mark`, or nil when the other side has left or sends too much without it.
-local function read_until(connection, mark)
+local function read_until(connection, mark, limit)
   while true do
     local first, last = connection.input:find(mark, 1, true)
     if first then
@@ -88,7 +95,7 @@ local function read_until(connection, mark)
       connection.input = connection.input:sub(last + 1)
       return bytes
     end
-    if #connection.input > HEADER_LIMIT or not read_more(connection) then return nil end
+    if #connection.input > (limit or HEADER_LIMIT) or not read_more(connection) then return nil end
   end
 end
 
@@ -136,6 +143,33 @@ end
 function steps.stall(connection)
   while read_more(connection) do connection.input = "" end
   return nil, "left"
+end
+
+function steps.websocket(connection, step)
+  return send(connection, websocket.switch(connection.request, step)) or nil, "left"
+end
+
+local function read_frame(connection)
+  local frame = websocket.read(function(count) return read_bytes(connection, count) end)
+  if frame then websocket.record(connection.request, frame) end
+  return frame
+end
+
+function steps.read_frames(connection, step)
+  for _ = 1, step.read_frames do
+    if not read_frame(connection) then return nil, "left" end
+  end
+  return true
+end
+
+function steps.echo(connection, step)
+  for _ = 1, step.count or math.huge do
+    local frame = read_frame(connection)
+    local answer = frame and websocket.echo(frame)
+    if not frame or (answer and not send(connection, answer)) then return nil, "left" end
+    if websocket.is_close(frame) then break end
+  end
+  return true
 end
 
 function steps.drain(connection)
@@ -188,7 +222,7 @@ end
 
 -- A request as `requests` gives it: method, path and query (as sent), headers (lower-case names, several of one name joined by
 -- ", "), connection (its number), body (its first MiB), body_size, route (which one it met), done (the response was played to
--- its end), aborted (the client left before).
+-- its end), aborted (the client left before), frames (of a WebSocket: opcode, final, masked, size, payload: its first KiB).
 local function record(connection, head)
   local method, target = head:match("^(%S+) (%S+) HTTP/1%.[01]\r?\n?")
   if not method then return nil end
@@ -239,6 +273,7 @@ local function serve(connection)
     route.count = route.count + 1
     response = route.responses[math.min(route.count, #route.responses)]
   end
+  connection.request = request
   local ok, how = play(connection, response)
   request.done, request.aborted = how ~= "left", how == "left"
   return ok
@@ -285,7 +320,7 @@ end
 
 local function take_orders(connection)
   while true do
-    local line = read_until(connection, "\n")
+    local line = read_until(connection, "\n", CONTROL_LIMIT)
     if not line then break end
     local message = cjson.decode(line)
     local action = control[message.op]

@@ -154,6 +154,46 @@ function M.stream(events, opts)
 end
 
 ---------------------------------------------------------------------------------------------------------------------
+-- WebSockets
+
+M.TEXT, M.BINARY, M.CONTINUATION, M.CLOSE, M.PING, M.PONG = 1, 2, 0, 8, 9, 10
+
+--- Switches to WebSocket. `opts`: `accept`, `headers`, `tail` (see the step).
+function M.websocket(opts)
+  local step = { websocket = true }
+  for name, value in pairs(opts or {}) do step[name] = value end
+  return { step }
+end
+
+--- The bytes of a frame as a server sends it.
+-- @tparam integer opcode
+-- @tparam string payload
+-- @tparam[opt] table opts `more` (not the last one of its message), `masked`, `size` (a length that lies)
+function M.frame(opcode, payload, opts)
+  opts = opts or {}
+  local size = opts.size or #payload
+  local bytes = {}
+  if size < 126 then
+    bytes[1] = size
+  else
+    local count = size < 65536 and 2 or 8
+    bytes[1] = count == 2 and 126 or 127
+    for i = count, 1, -1 do
+      bytes[i + 1] = size % 256
+      size = math.floor(size / 256)
+    end
+  end
+  if opts.masked then bytes[1] = bytes[1] + 128 end
+  local head = string.char((opts.more and 0 or 128) + opcode) .. string.char((table.unpack or unpack)(bytes))
+  return head .. (opts.masked and "\0\0\0\0" or "") .. payload
+end
+
+--- The payload of a closing frame.
+function M.close_payload(code, reason)
+  return string.char(math.floor(code / 256), code % 256) .. (reason or "")
+end
+
+---------------------------------------------------------------------------------------------------------------------
 -- the server
 
 local Server = {}
