@@ -219,7 +219,9 @@ describe("the runtime's lifecycle API", function()
           local text = file and file:read("*a") or ""
           if file then file:close() end
           -- in a pid namespace of its own
-          if text:match("NSpid:%s+%d+%s+%d+") then found[#found + 1] = text:match("State:%s+(%a)") end
+          if text:match("NSpid:%s+%d+%s+%d+") then
+            found[#found + 1] = text:match("State:%s+(%a)"):gsub("[RD]", "S") -- it runs, or would
+          end
         end
         table.sort(found)
         return table.concat(found)
