@@ -104,7 +104,7 @@ local function suite(user)
 
   it("sees nothing of the host's environment, command lines, open files and keys", function()
     assert.equal("", run(("cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | grep -ao '%s'"):format(FIND_SECRET)))
-    local read_all = "for f in /proc/[0-9]*/fd/*; do timeout 1 head -c 100 $f 2>/dev/null; done | grep -ao '%s'"
+    local read_all = "for f in /proc/[0-9]*/fd/*; do test -f $f && head -c 100 $f; done 2>/dev/null | grep -ao '%s'"
     assert.equal("", run(read_all:format(FIND_SECRET)))
     local search = "tr '\\0' '\\n' </proc/1/cmdline | grep -e %s -e %s"
     assert.equal("", run(search:format(runtime.state, (runtime.api_key:gsub("^(.)", "[%1]")))))

@@ -285,20 +285,25 @@ static bool signal_from_inside(int user, int pids, int signal)
     return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
-bool osb_isolation_signal(pid_t init, int signal)
+static bool send_by_pidfd(int pidfd, int signal)
+{
+    return syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0) == 0;
+}
+
+bool osb_isolation_signal(pid_t init, int init_fd, int signal)
 {
     char path[64];
     snprintf(path, sizeof path, "/proc/%ld/ns/user", (long)init);
     int user = open(path, O_RDONLY | O_CLOEXEC);
     snprintf(path, sizeof path, "/proc/%ld/ns/pid", (long)init);
     int pids = open(path, O_RDONLY | O_CLOEXEC);
-    pid_t pid = user >= 0 && pids >= 0 ? fork() : -1;
+    /* alive now, so the namespaces were those of this process and not of a later one with its number */
+    pid_t pid = user >= 0 && pids >= 0 && send_by_pidfd(init_fd, 0) ? fork() : -1;
     if (pid == 0)
         _exit(signal_from_inside(user, pids, signal) ? 0 : 1);
-    close(user);
-    close(pids);
+    close_all((const int[]){user, pids}, 2);
     int status = -1;
     while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
         continue;
-    return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0 && kill(init, signal) == 0;
+    return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0 && send_by_pidfd(init_fd, signal);
 }

@@ -35,8 +35,8 @@ struct osb_isolated {
 bool osb_isolation_start(const struct osb_isolation *spec, const struct osb_identity *identity,
                          struct osb_isolated *started, char *error, size_t size);
 
-/* Sends a signal to every process of the sandbox whose first process is `init` (of our pid namespace, still there).
- * True when all got it. */
-bool osb_isolation_signal(pid_t init, int signal);
+/* Sends a signal to every process of the sandbox whose first process is `init`, of our pid namespace, with the pidfd
+ * `init_fd`. True when all got it. */
+bool osb_isolation_signal(pid_t init, int init_fd, int signal);
 
 #endif

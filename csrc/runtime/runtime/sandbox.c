@@ -67,17 +67,23 @@ static void end_watch(struct osb_watch **watch, int *fd)
     close_fd(fd);
 }
 
-static void free_sandbox(struct osb_sandbox *sandbox)
+/* Lets go of everything that is open towards the processes. */
+static void close_process(struct osb_sandbox *sandbox)
 {
-    unlink_sandbox(sandbox);
     end_watch(&sandbox->monitor_watch, &sandbox->process.monitor_fd);
     end_watch(&sandbox->status_watch, &sandbox->process.status_fd);
     end_watch(&sandbox->ready_watch, &sandbox->process.ready_fd);
     end_watch(&sandbox->output_watch, &sandbox->process.output_fd);
     close_fd(&sandbox->process.life_fd);
     close_fd(&sandbox->init_fd);
-    osb_timer_stop(sandbox->runtime->loop, &sandbox->expiry);
     osb_timer_stop(sandbox->runtime->loop, &sandbox->patience);
+}
+
+static void free_sandbox(struct osb_sandbox *sandbox)
+{
+    unlink_sandbox(sandbox);
+    close_process(sandbox);
+    osb_timer_stop(sandbox->runtime->loop, &sandbox->expiry);
     json_decref(sandbox->image);
     json_decref(sandbox->platform);
     json_decref(sandbox->metadata);
@@ -101,38 +107,28 @@ static void read_output(void *context, uint32_t events);
 /* All processes are gone: tells who waits, and frees the sandbox unless its end is to be seen. */
 static void finish(struct osb_sandbox *sandbox, int exit_code)
 {
-    osb_sandbox_started started = sandbox->started;
-    osb_sandbox_gone gone = sandbox->gone;
-    void *context = sandbox->context;
-    sandbox->started = NULL;
-    sandbox->gone = NULL;
-    sandbox->exit_code = exit_code;
     if (sandbox->output_watch)
         read_output(sandbox, EPOLLIN);
-    end_watch(&sandbox->monitor_watch, &sandbox->process.monitor_fd);
-    end_watch(&sandbox->status_watch, &sandbox->process.status_fd);
-    end_watch(&sandbox->ready_watch, &sandbox->process.ready_fd);
-    end_watch(&sandbox->output_watch, &sandbox->process.output_fd);
-    close_fd(&sandbox->process.life_fd);
-    close_fd(&sandbox->init_fd);
-    osb_timer_stop(sandbox->runtime->loop, &sandbox->patience);
+    close_process(sandbox);
+    sandbox->exit_code = exit_code;
     if (!osb_janitor_remove(&sandbox->runtime->janitor, sandbox->id))
         osb_log("the janitor does not listen");
-    if (started) {
+    if (sandbox->started) {
         char error[sizeof sandbox->output + 64];
         sandbox->output[strcspn(sandbox->output, "\n")] = '\0';
         snprintf(error, sizeof error, "The sandbox could not be started: %s",
-                 sandbox->output_len ? sandbox->output : "execd ended at once");
-        started(context, NULL, error);
-        free_sandbox(sandbox);
-    } else if (!sandbox->deleted) {
-        change_state(sandbox, exit_code == 0 ? OSB_TERMINATED : OSB_FAILED);
-    } else {
-        osb_log("sandbox %s: deleted", sandbox->id);
-        free_sandbox(sandbox);
-        if (gone)
-            gone(context);
+                 *sandbox->output ? sandbox->output : "execd ended at once");
+        sandbox->started(sandbox->started_context, NULL, error);
+        sandbox->deleted = true;
     }
+    if (!sandbox->deleted) {
+        change_state(sandbox, exit_code == 0 ? OSB_TERMINATED : OSB_FAILED);
+        return;
+    }
+    osb_log("sandbox %s: deleted", sandbox->id);
+    if (sandbox->gone)
+        sandbox->gone(sandbox->gone_context);
+    free_sandbox(sandbox);
 }
 
 static void on_monitor_end(void *context, uint32_t events)
@@ -155,7 +151,7 @@ static void check_ready(struct osb_sandbox *sandbox)
     osb_sandbox_started started = sandbox->started;
     sandbox->started = NULL;
     change_state(sandbox, OSB_RUNNING);
-    started(sandbox->context, sandbox, NULL);
+    started(sandbox->started_context, sandbox, NULL);
 }
 
 /* Learns the first process from bubblewrap's status, a line of JSON that comes in pieces. */
@@ -338,7 +334,7 @@ void osb_sandbox_create(struct osb_runtime *runtime, const struct osb_sandbox_sp
     runtime->sandboxes = sandbox;
     runtime->sandbox_count++;
     sandbox->started = started;
-    sandbox->context = context;
+    sandbox->started_context = context;
     struct timespec expiry = sandbox->created_at;
     expiry.tv_sec += (time_t)spec->timeout;
     bool watched = watch_process(sandbox) && (spec->timeout == 0 || osb_sandbox_set_expiry(sandbox, &expiry));
@@ -355,12 +351,6 @@ void osb_sandbox_delete(struct osb_sandbox *sandbox, osb_sandbox_gone gone, void
 {
     sandbox->deleted = true;
     osb_timer_stop(sandbox->runtime->loop, &sandbox->expiry);
-    if (sandbox->started) { /* create gets its error when the processes have ended */
-        kill_processes(sandbox);
-        if (gone)
-            gone(context);
-        return;
-    }
     if (sandbox->process.monitor < 0) {
         free_sandbox(sandbox);
         if (gone)
@@ -368,13 +358,13 @@ void osb_sandbox_delete(struct osb_sandbox *sandbox, osb_sandbox_gone gone, void
         return;
     }
     sandbox->gone = gone;
-    sandbox->context = context;
+    sandbox->gone_context = context;
     kill_processes(sandbox);
 }
 
 bool osb_sandbox_pause(struct osb_sandbox *sandbox)
 {
-    if (!osb_isolation_signal(sandbox->init, SIGSTOP))
+    if (!osb_isolation_signal(sandbox->init, sandbox->init_fd, SIGSTOP))
         return false;
     change_state(sandbox, OSB_PAUSED);
     return true;
@@ -382,7 +372,7 @@ bool osb_sandbox_pause(struct osb_sandbox *sandbox)
 
 bool osb_sandbox_resume(struct osb_sandbox *sandbox)
 {
-    if (!osb_isolation_signal(sandbox->init, SIGCONT))
+    if (!osb_isolation_signal(sandbox->init, sandbox->init_fd, SIGCONT))
         return false;
     change_state(sandbox, OSB_RUNNING);
     return true;

@@ -71,9 +71,10 @@ struct osb_sandbox {
     size_t status_len;
     char output[1024]; /* the first that was printed on stderr before it ran */
     size_t output_len;
-    osb_sandbox_started started;
-    osb_sandbox_gone gone;
-    void *context; /* of whichever of the two waits */
+    osb_sandbox_started started; /* while create waits */
+    void *started_context;
+    osb_sandbox_gone gone; /* while delete waits */
+    void *gone_context;
 };
 
 /* Makes and starts a sandbox. `started` is called once, maybe before this returns. */
@@ -83,8 +84,8 @@ void osb_sandbox_create(struct osb_runtime *runtime, const struct osb_sandbox_sp
 /* Finds a sandbox that was not deleted; NULL when there is none. */
 struct osb_sandbox *osb_sandbox_find(const struct osb_runtime *runtime, const char *id);
 
-/* Takes the sandbox off the list and ends its processes; `gone` (or NULL) is called when none is left, maybe at once.
- * The files go in the background. The sandbox must not be used after. */
+/* Takes the sandbox off the list and ends its processes; `gone` (or NULL) is called when none is left, which may be at
+ * once. The files go in the background. The sandbox must not be used after. */
 void osb_sandbox_delete(struct osb_sandbox *sandbox, osb_sandbox_gone gone, void *context);
 
 /* Stops all processes of a running sandbox, or lets those of a paused one go on. False when the kernel refused. */
