@@ -160,7 +160,8 @@ describe("a pool", function()
   it("checks its options", function()
     local misuse = {
       {}, { create = { imag = "x" } }, { create = {}, max_idle = -1 }, { create = {}, on_empty = "wait" },
-      { create = {}, idle_timeout = 10 }, { create = {}, store = pool_store.new() }, { create = {}, warmup_concurrency = 0 }, { create = {}, name = "" },
+      { create = {}, idle_timeout = 10 }, { create = {}, store = pool_store.new() }, { create = {}, warmup_concurrency = 0 },
+      { create = {}, name = "" },
     }
     for i, opts in ipairs(misuse) do
       local ok, message = pcall(function() opensandbox.pool(opts) end)

@@ -325,26 +325,27 @@ static int transfer_progress(lua_State *L)
     return 2;
 }
 
-/* transfer:failure() -> nil when it ended well (or goes on), else code, message, whether nothing can have been handled
- */
+/* transfer:failure() -> nil when it ended well (or goes on), else code, message, whether nothing can have been handled,
+   whether it went over a connection that was kept from an earlier one */
 static int transfer_failure(lua_State *L)
 {
     const struct osb_transfer *transfer = check_transfer(L);
-    long sent = 0;
-    curl_easy_getinfo(transfer->easy, CURLINFO_REQUEST_SIZE, &sent);
-    if (transfer->failure) {
-        lua_pushstring(L, transfer->failure);
-        lua_pushstring(L, transfer->failure_text);
-        lua_pushboolean(L, sent == 0);
-        return 3;
+    struct osb_failure failure = {transfer->failure, true};
+    const char *text = transfer->failure_text;
+    if (!failure.code) {
+        if (transfer->result == CURLE_OK)
+            return 0;
+        failure = osb_error_from_curl(transfer->result);
+        text = transfer->error_text[0] ? transfer->error_text : curl_easy_strerror(transfer->result);
     }
-    if (transfer->result == CURLE_OK)
-        return 0;
-    struct osb_failure failure = osb_error_from_curl(transfer->result);
+    long sent = 0, connects = 0;
+    curl_easy_getinfo(transfer->easy, CURLINFO_REQUEST_SIZE, &sent);
+    curl_easy_getinfo(transfer->easy, CURLINFO_NUM_CONNECTS, &connects);
     lua_pushstring(L, failure.code);
-    lua_pushstring(L, transfer->error_text[0] ? transfer->error_text : curl_easy_strerror(transfer->result));
+    lua_pushstring(L, text);
     lua_pushboolean(L, failure.before_send && sent == 0);
-    return 3;
+    lua_pushboolean(L, connects == 0 && sent > 0);
+    return 4;
 }
 
 static int transfer_cancel(lua_State *L)

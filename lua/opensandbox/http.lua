@@ -204,7 +204,7 @@ local function response_of(transfer, request)
   return { status = transfer:status(), headers = headers, request_id = headers["x-request-id"] or request.request_id }
 end
 
---- Runs one transfer to its end. Returns response, or nil, err, before_send.
+--- Runs one transfer to its end. Returns response, or nil, err, before_send, was_kept (the connection, from an earlier request).
 local function exchange(connection, request, url, deadline, default_headers)
   local core = require "opensandbox.core"
   local transfer, code, message = core.transfer(transfer_options(connection, request, url, deadline, default_headers))
@@ -223,8 +223,8 @@ local function exchange(connection, request, url, deadline, default_headers)
     err.method, err.url = request.method, errors.safe_url(url)
     return nil, err, false
   end
-  local before_send
-  code, message, before_send = transfer:failure()
+  local before_send, was_kept
+  code, message, before_send, was_kept = transfer:failure()
   local response = transfer:status() and response_of(transfer, request)
   if response and response.status >= 300 then
     code = nil -- the answer says more than that its body was cut
@@ -237,7 +237,8 @@ local function exchange(connection, request, url, deadline, default_headers)
   transfer:cancel()
   if code then
     local partial = request.delivered or (request.file and response and received) or nil
-    return nil, transport_error(request, url, code, message, { status = response and response.status, partial = partial }), before_send
+    local fields = { status = response and response.status, partial = partial }
+    return nil, transport_error(request, url, code, message, fields), before_send, was_kept
   end
   return response
 end
@@ -272,8 +273,8 @@ end
 --- One attempt, redirects included.
 local function follow(connection, request, url, deadline, default_headers)
   for _ = 0, MAX_REDIRECTS do
-    local response, err, before_send = exchange(connection, request, url, deadline, default_headers)
-    if not response then return nil, err, before_send end
+    local response, err, before_send, was_kept = exchange(connection, request, url, deadline, default_headers)
+    if not response then return nil, err, before_send, was_kept end
     if response.status < 300 then return response end
     local location = redirect_target(request, url, response)
     if not location then return nil, response_error(connection, request, url, response), false end
@@ -298,16 +299,28 @@ local function retry_delay(connection, request, err, before_send, attempt, deadl
   return delay
 end
 
+local STALE = { network = true, protocol = true }
+
+--- Did a request fail because the connection, kept from an earlier one, was spoilt: closed by the server, or holding bytes that an
+-- earlier answer had too many? Then nothing was heard of this one.
+local function met_stale_connection(request, err, was_kept)
+  return was_kept and STALE[err.code] and not err.status and not request.delivered and not request.sources and is_repeatable(request)
+end
+
 local function with_retries(connection, request, url, deadline, attempt_once)
-  local attempt = 1
+  local attempt, renewed = 1, false
   while true do
-    local result, err, before_send = attempt_once()
+    local result, err, before_send, was_kept = attempt_once()
     report(connection, { method = request.method, url = errors.safe_url(url), attempt = attempt, status = result and result.status or
       err and err.status, error = err and tostring(err) or nil })
     if result then return result end
-    local delay = retry_delay(connection, request, err, before_send, attempt, deadline)
-    if not delay then return nil, err end
-    task.sleep(delay)
+    if not renewed and met_stale_connection(request, err, was_kept) then
+      renewed = true -- once, at once, and whatever the settings for retries are
+    else
+      local delay = retry_delay(connection, request, err, before_send, attempt, deadline)
+      if not delay then return nil, err end
+      task.sleep(delay)
+    end
     attempt = attempt + 1
   end
 end
@@ -394,8 +407,8 @@ local function open_stream(connection, request, url, deadline, defaults)
     transfer:cancel()
     error(failure, 0)
   end
-  local before_send
-  code, message, before_send = transfer:failure()
+  local before_send, was_kept
+  code, message, before_send, was_kept = transfer:failure()
   local status = transfer:status()
   if status and status < 300 then
     local stream = response_of(transfer, request)
@@ -411,7 +424,7 @@ local function open_stream(connection, request, url, deadline, defaults)
     err = transport_error(request, url, code or "network", message or "the connection ended without an answer")
   end
   transfer:cancel()
-  return nil, err, before_send
+  return nil, err, before_send, was_kept
 end
 
 --- Opens a stream: returns once its headers are there. Its transfer gives events (`next`, `frame`), or, with `raw`, bytes (`read`).
