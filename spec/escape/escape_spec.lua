@@ -166,7 +166,7 @@ local function suite(user)
     local count = 0
     for _ in pairs(before) do count = count + 1 end
     assert.equal(count, #runtimes.alive(before))
-    assert.equal("", run "ps -eo args= | grep -e '[o]pensandbox-runtime' -e '[b]wrap' -e '[s]leep 1000'")
+    assert.equal("", run "cat /proc/[0-9]*/cmdline | tr '\\0' '\\n' | grep -e '[o]pensandbox-runtime' -e '[b]wrap' -e '^[1]000$'")
     assert.equal(204, (runtime:request("DELETE", "/sandboxes/" .. other)))
   end)
 

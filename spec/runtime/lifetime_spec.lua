@@ -146,11 +146,9 @@ describe("the runtime's lifetime", function()
   it("is not hit by a Ctrl-C in its owner's terminal", function()
     local runtime = runtimes.start()
     local id = runtime:create()
-    for pid in pairs(runtime:processes()) do
-      local session = runtimes.shell("ps -o sid= -p " .. pid)
-      assert.is_not_equal(runtimes.shell "ps -o sid= -p $$", session)
-    end
-    assert.equal(runtime.pid, tonumber(runtimes.shell("ps -o sid= -p " .. runtime.pid)))
+    local own = runtimes.session(tonumber(runtimes.shell "echo $PPID"))
+    for pid in pairs(runtime:processes()) do assert.is_not_equal(own, runtimes.session(pid)) end
+    assert.equal(runtime.pid, runtimes.session(runtime.pid))
     assert.equal("up", (runtime:run(id, "echo up")))
     runtime:stop()
   end)

@@ -61,7 +61,7 @@ function M.entries(path)
   return names
 end
 
---- pid → {parent, state, start time}, for all processes there are.
+--- pid → {parent, state, session, start time}, for all processes there are.
 local function process_table()
   local all = {}
   for _, name in ipairs(M.entries "/proc") do
@@ -73,7 +73,7 @@ local function process_table()
       if rest then
         local words = {}
         for word in rest:gmatch("%S+") do words[#words + 1] = word end
-        all[tonumber(name)] = { parent = tonumber(words[2]), state = words[1], started = words[20] }
+        all[tonumber(name)] = { parent = tonumber(words[2]), state = words[1], session = tonumber(words[4]), started = words[20] }
       end
     end
   end
@@ -94,6 +94,12 @@ function M.descendants(pid)
   end
   add(pid)
   return found
+end
+
+--- The session of a process.
+function M.session(pid)
+  local info = process_table()[pid]
+  return info and info.session
 end
 
 --- The processes of such a table that still live.
@@ -125,7 +131,7 @@ Runtime.__index = Runtime
 --- Copies of the two programs where every user can run them.
 local function copy_programs(directory)
   local runtime = assert(os.getenv("OPENSANDBOX_RUNTIME"), "OPENSANDBOX_RUNTIME names no program")
-  local execd = os.getenv("OPENSANDBOX_EXECD") or runtime:gsub("[^/]*$", "opensandbox-execd")
+  local execd = os.getenv("OPENSANDBOX_EXECD") or runtime:gsub("[^/]+$", "opensandbox-execd")
   assert(os.execute(("cp '%s' '%s' %s && chmod 755 %s/*"):format(runtime, execd, directory, directory)))
   return directory .. "/opensandbox-runtime"
 end
