@@ -87,7 +87,7 @@ describe("the transport", function()
     assert.equal("second", assert(http.call(connection, request)).body)
   end)
 
-  it("uses a fresh one, too, when an earlier answer left bytes on a kept connection; a POST is not sent again", function()
+  it("uses a fresh one, too, when an earlier answer left bytes on a kept connection", function()
     local spoilt = faults.answer(200, "firstEXTRA", nil, { length = 5 })
     for _, retry in ipairs { false, { attempts = 2, base = 0.001 } } do
       server:reset()
@@ -96,9 +96,6 @@ describe("the transport", function()
       local get = { method = "GET", base = server.url, path = "/x" }
       assert.equal("first", assert(http.call(connection, get)).body)
       assert.equal("first", assert(http.call(connection, get)).body)
-      local posted, err = http.call(connection, { method = "POST", base = server.url, path = "/x", body = "data" })
-      assert.is_nil(posted)
-      assert.equal("protocol", err.code)
     end
   end)
 
