@@ -563,8 +563,12 @@ static int loop_gc(lua_State *L)
 }
 
 static const luaL_Reg methods[] = {
-    {"step", loop_step},     {"fd", loop_fd},           {"timeout", loop_timeout},
-    {"wakeup", loop_wakeup}, {"nudge", loop_nudge},     {"sources", loop_sources},
+    {"step", loop_step},
+    {"fd", loop_fd},
+    {"timeout", loop_timeout},
+    {"wakeup", loop_wakeup},
+    {"nudge", loop_nudge},
+    {"sources", loop_sources},
     {NULL, NULL},
 };
 

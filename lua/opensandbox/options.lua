@@ -62,6 +62,7 @@ local TYPES = {
   ["true"] = { test = function(v) return v == true end },
   ["function"] = { test = is_callable },
   table = { test = function(v) return type(v) == "table" end },
+  userdata = { test = function(v) return type(v) == "userdata" end },
   file = { label = "open file", test = function(v) return io.type(v) == "file" end },
   list = { lua = "table", test = is_list, refusal = "must be a list without holes or named fields" },
   map = { lua = "table", test = is_map, refusal = "must have names (strings) as keys" },

@@ -11,7 +11,6 @@ local S -- the scheduler of this Lua state; kept in the core's context, so that 
 
 local YIELD = "opensandbox.task.yield"
 local SHIELD_SECONDS = 5
-local HOST_RECHECK_SECONDS = 0.01
 
 local unpack = table.unpack or unpack
 local coroutine_running, coroutine_yield = coroutine.running, coroutine.yield
@@ -25,7 +24,7 @@ local function load_core()
   local context = core.context()
   S = context.scheduler
   if not S then
-    S = { ready = {}, parked = {}, queue = {}, head = 1, tail = 0, waits = 0, loop = core.loop() }
+    S = { ready = {}, parked = {}, queue = {}, head = 1, tail = 0, waits = 0, host_waits = 0, host_pauses = 0, loop = core.loop() }
     context.scheduler = S
   end
   return core
@@ -47,43 +46,45 @@ end
 -- protected calls
 
 -- Lua 5.1 cannot yield through pcall. There the protected function runs in a coroutine of its own that the scheduler
--- knows as the task's, and its yields are passed on.
+-- knows as the task's, and its yields are passed on; those of a host's coroutine to the host.
 local yields_through_pcall = coroutine.wrap(function()
   return pcall(coroutine.yield, true)
 end)()
 
 local passes_arguments = select(2, xpcall(function(value) return value end, print, true)) == true -- not in Lua 5.1
 
-local function resume_inner(task, outer, inner, ...)
-  local results = pack(coroutine.resume(inner, ...))
-  while coroutine.status(inner) == "suspended" do
-    task.running = outer
-    coroutine_yield(YIELD)
-    task.running = inner
-    results = pack(coroutine.resume(inner))
+--- Resumes `inner` until it ends. A task's yields carry nothing; a host's carry values both ways.
+local function run_inner(task, inner, ...)
+  local outer = task and task.running
+  local sent = pack(...)
+  while true do
+    if task then task.running = inner end
+    local got = pack(coroutine.resume(inner, unpack(sent, 1, sent.n)))
+    if task then task.running = outer end
+    if coroutine.status(inner) ~= "suspended" then return got end
+    sent = pack(coroutine_yield(unpack(got, 2, got.n)))
   end
-  return results
 end
 
---- xpcall that takes arguments and lets a task wait inside, on every Lua.
+--- xpcall that takes arguments and lets a task, or a host's coroutine, wait inside, on every Lua.
 -- @tparam function fn
 -- @tparam function handler gets the error, where it was raised
 -- @param ... arguments of fn
 function M.xpcall(fn, handler, ...)
-  local task = not yields_through_pcall and current_task()
-  if not task then
+  local task, needs_inner
+  if not yields_through_pcall then
+    task = current_task()
+    needs_inner = task or (S and S.waiter and not S.current and coroutine_running())
+  end
+  if not needs_inner then
     if passes_arguments then return xpcall(fn, handler, ...) end
     local arguments = pack(...)
     return xpcall(function() return fn(unpack(arguments, 1, arguments.n)) end, handler)
   end
-  local outer = task.running
   local inner = coroutine.create(function(...)
-    local arguments = pack(...)
-    return pack(fn(unpack(arguments, 1, arguments.n)))
+    return pack(fn(...))
   end)
-  task.running = inner
-  local results = resume_inner(task, outer, inner, ...)
-  task.running = outer
+  local results = run_inner(task, inner, ...)
   if results[1] then
     local values = results[2]
     return true, unpack(values, 1, values.n)
@@ -130,12 +131,25 @@ end
 
 --- Makes every task runnable that waits on one of the first `count` sources of S.ready.
 local function collect(count)
+  if count > 0 then S.changed = true end
   for i = 1, count do
     local waiting = S.parked[S.ready[i]]
     if waiting then
       for j = 1, #waiting do enqueue(waiting[j]) end
     end
   end
+end
+
+--- To be called after every step of the loop, which takes back what made the descriptor readable: the host is to come again where tasks
+-- are runnable, where one of its coroutines only gave the others a turn, and where something came that may be for one of them.
+local function tell_host()
+  if S.head <= S.tail or (S.host_waits > 0 and (S.changed or S.host_pauses > 0)) then S.loop:nudge() end
+  S.changed = false
+end
+
+--- After a change that was not made in a task: a host that watches the descriptor is to call `step`.
+local function call_host()
+  if not S.current then S.loop:nudge() end
 end
 
 --- The error that a cancelled wait raises.
@@ -194,6 +208,7 @@ function M.step(budget)
   end)
   S.stop_at = nil
   if not ok then error(busy, 0) end
+  tell_host()
   return busy and 0 or loop:timeout()
 end
 
@@ -244,17 +259,27 @@ local function describe_waiting()
   return #lines > 0 and "; " .. table.concat(lines, "; ") or ""
 end
 
---- Waits by the host's own means. Where several of its coroutines wait, one may take what another waits for: they look again soon.
-local function wait_in_host(source, test, timeout)
+--- Gives the host its turn: until the descriptor is readable, which covers deadlines (some hosts have no timers), or for `timeout` seconds.
+-- What runs after it has its budget of time. False where the host cannot take its turn.
+local function yield_to_host(timeout)
+  local pauses = timeout == 0 and 1 or 0
+  S.host_waits, S.host_pauses = S.host_waits + 1, S.host_pauses + pauses
+  tell_host()
+  local can_wait = S.waiter(S.loop:fd(), timeout) ~= false -- not protected: it yields to the host
+  S.host_waits, S.host_pauses = S.host_waits - 1, S.host_pauses - pauses
+  S.stop_at = can_wait and core.now() + S.host_budget or nil
+  return can_wait
+end
+
+local function wait_in_host(source, test, deadline, busy)
   local loop = S.loop
   collect((loop:step(0, S.ready)))
-  if test(source) then return end
-  local due = loop:timeout()
-  timeout = math.min(timeout or math.huge, due or math.huge)
-  S.host_waits = (S.host_waits or 0) + 1
-  if S.host_waits > 1 then timeout = math.min(timeout, HOST_RECHECK_SECONDS) end
-  S.waiter(loop:fd(), timeout < math.huge and timeout or nil) -- not protected: it yields to the host
-  S.host_waits = S.host_waits - 1
+  if test(source) or (not busy and S.head <= S.tail) then return end
+  local timer = deadline and deadline < math.huge and core.timer(deadline)
+  if timer then timer:ready() end
+  local timeout = busy and 0 or loop:timeout()
+  if not yield_to_host(timeout) then collect((loop:step(timeout, S.ready))) end
+  if timer then timer:cancel() end
 end
 
 local function block(source, test, deadline)
@@ -266,18 +291,19 @@ local function block(source, test, deadline)
   while not test(source) do
     local now = core.now()
     if deadline and now >= deadline then return false end
-    local busy = not inside_task and run_queue()
-    if test(source) then return true end
-    local timeout = busy and 0 or deadline and deadline - now or nil
-    if source.is_condition and not timeout and S.waits == 0 then
-      error("opensandbox: deadlock: this waits for " .. tostring(source) .. " and nothing can wake it" .. describe_waiting(), 0)
-    end
+    local busy = not inside_task and run_queue(S.stop_at)
+    if test(source) then break end
     if S.waiter and not inside_task then
-      wait_in_host(source, test, timeout)
+      wait_in_host(source, test, deadline, busy)
     else
+      local timeout = busy and 0 or deadline and deadline - now or nil
+      if source.is_condition and not timeout and S.waits == 0 then
+        error("opensandbox: deadlock: this waits for " .. tostring(source) .. " and nothing can wake it" .. describe_waiting(), 0)
+      end
       collect((loop:step(timeout, S.ready)))
     end
   end
+  if S.waiter and not inside_task then tell_host() end
   return true
 end
 
@@ -291,24 +317,24 @@ function M.await(source, deadline, test)
   test = source[test or "ready"]
   scheduler()
   local task = current_task()
-  if task then
-    check_cancelled(task)
-    if S.stop_at and core.now() >= S.stop_at then M.pause() end
-    if test(source) then return true end
-    return park(task, source, test, deadline)
-  end
+  if task then check_cancelled(task) end
+  if S.stop_at and core.now() >= S.stop_at then M.pause() end
   if test(source) then return true end
+  if task then return park(task, source, test, deadline) end
   return block(source, test, deadline)
 end
 
---- Lets other tasks, and the host, go on before this one does. Nothing outside a task.
+--- Lets other tasks, and the host, go on before this one does. Nothing where neither is waiting for that.
 function M.pause()
   local task = current_task()
-  if not task then return end
-  check_cancelled(task)
-  enqueue(task)
-  coroutine_yield(YIELD)
-  check_cancelled(task)
+  if task then
+    check_cancelled(task)
+    enqueue(task)
+    coroutine_yield(YIELD)
+    check_cancelled(task)
+  elseif S.waiter and not S.current then
+    yield_to_host(0)
+  end
 end
 
 --- A thing of Lua's own that can be waited for: `condition.ready` is a function, `wake` tells that it may have changed.
@@ -324,6 +350,7 @@ function Condition:id() return self.number end
 function Condition:wake()
   S.ready[1] = self.number
   collect(1)
+  call_host()
 end
 
 --- @tparam string label what it is, for the deadlock error
@@ -374,14 +401,20 @@ end
 function M.start(task)
   scheduler()
   enqueue(task)
+  call_host()
 end
 
 --- Makes a parked task test again what it waits for.
-function M.wake(task) enqueue(task) end
+function M.wake(task)
+  enqueue(task)
+  call_host()
+end
 
 --- See `opensandbox.set_waiter`.
-function M.set_waiter(fn)
-  scheduler().waiter = fn
+function M.set_waiter(fn, budget)
+  scheduler()
+  S.waiter, S.host_budget, S.stop_at = fn, budget, nil
+  if fn then S.loop:fd() end -- from now on it is watched
 end
 
 M.scheduler = scheduler

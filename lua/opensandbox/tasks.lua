@@ -28,8 +28,9 @@ end
 local function report(state)
   if not state.failure or state.seen or state.status == "cancelled" then return end
   state.seen = true
-  io.stderr:write(("opensandbox: %s failed and nobody joined it: %s\n%s\n"):format(state.label, tostring(state.failure),
-    state.failure.traceback or ""))
+  local text = ("opensandbox: %s failed and nobody joined it: %s\n%s\n"):format(state.label, tostring(state.failure),
+    state.failure.traceback or "")
+  if scheduler.reporter then scheduler.reporter(text) else io.stderr:write(text) end
 end
 
 local function finish(state, ok, ...)
@@ -198,7 +199,8 @@ local check_step = options.declare("step", { budget = { type = "duration", defau
 
 --- Does what is ready, for a host that calls this each frame or tick. Never blocks; a handler that runs is not cut short.
 -- @tparam[opt] table opts `budget`: seconds that handlers and tasks may take, default 0.002
--- @treturn number|nil seconds until it wants to be called again (0: at once); nil: when `loop():fd()` is readable, and not before
+-- @treturn number|nil seconds until it wants to be called again (0: at once); nil: not before something comes. Who watches
+-- `loop():fd()` need not look at it: that is readable whenever `step` wants to be called
 function M.step(opts)
   opts = check_step(opts)
   if scheduler.current then errors.raise("step inside a task: the host's loop calls it") end
@@ -206,16 +208,19 @@ function M.step(opts)
 end
 
 --- The loop of this Lua state, for hosts that watch descriptors.
--- @treturn userdata `loop:fd()` is readable when `step` has something to do; `loop:timeout()` seconds until then otherwise, or nil
+-- @treturn userdata `loop:fd()` is readable when `step` wants to be called; `loop:timeout()` tells the seconds until then at most, or nil
 function M.loop()
   return core.loop()
 end
 
 --- Lets a scheduler of coroutines wait for this library: calls outside tasks then wait by fn instead of blocking.
--- @tparam function|nil fn(fd, timeout): returns once fd is readable or `timeout` seconds (nil: none) are over; it may yield to its scheduler
-function M.set_waiter(fn)
+-- @tparam function|nil fn(fd, timeout): returns once fd is readable, or `timeout` seconds are over (nil: none; fd is readable then, too).
+-- It may yield to its scheduler. It returns false where it cannot wait, as outside its coroutines: the call then blocks
+-- @tparam[opt=0.002] number budget seconds that a call may go on without giving the host a turn, while there is something to do
+function M.set_waiter(fn, budget)
   if fn ~= nil then options.argument("fn", fn, "function") end
-  task.set_waiter(fn)
+  if budget ~= nil then options.argument("budget", budget, "duration") end
+  task.set_waiter(fn, budget or 0.002)
 end
 
 ---------------------------------------------------------------------------------------------------------------------

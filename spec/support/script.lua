@@ -16,7 +16,7 @@ local Child = {}
 Child.__index = Child
 
 --- The interpreter that runs the tests, by name: `./dev asan` puts a sanitised one first on the path.
-local function interpreter()
+function M.interpreter()
   if _G.jit then return "luajit" end
   return "lua" .. _VERSION:match("%d%.%d")
 end
@@ -38,20 +38,26 @@ local function environment(changes)
   return list
 end
 
---- @tparam string source Lua code; its errors go to its output
--- @tparam[opt] table env variables to set (or, with false, to unset)
--- @tparam[opt] table prefix words before the interpreter (`{"bwrap", …}`)
-function M.start(source, env, prefix)
+--- Starts any program.
+-- @tparam table argv
+-- @tparam[opt] table env variables to set (or, with false, to unset), beside the paths of the tests
+function M.program(argv, env)
   local changes = { LUA_PATH = package.path, LUA_CPATH = package.cpath }
   for name, value in pairs(env or {}) do changes[name] = value end
+  return setmetatable({ process = assert(core.process { argv = argv, env = environment(changes) }) }, Child)
+end
+
+--- @tparam string source Lua code; its errors go to its output
+-- @tparam[opt] table env as for `program`
+-- @tparam[opt] table prefix words before the interpreter (`{"bwrap", …}`)
+function M.start(source, env, prefix)
   local argv = {}
   for i, word in ipairs(prefix or {}) do argv[i] = word end
-  argv[#argv + 1] = interpreter()
+  argv[#argv + 1] = M.interpreter()
   argv[#argv + 1] = "-e"
   argv[#argv + 1] = "io.stdout:setvbuf 'line'; local ok, err = xpcall(function() " .. source
     .. " end, debug.traceback); if not ok then print(err) os.exit(1, true) end"
-  local process = assert(core.process { argv = argv, env = environment(changes) })
-  return setmetatable({ process = process }, Child)
+  return M.program(argv, env)
 end
 
 --- Waits for the next line. Raises after 30 s.
