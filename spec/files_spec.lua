@@ -307,7 +307,8 @@ describe("files", function()
     local down, on_down = watch()
     assert.is_true(files:download(dir .. "/big", copy, { on_progress = on_down }))
     assert.equal(size, down.last)
-    assert.is_true(os.execute(("cmp -s %s %s"):format(name, copy)) and true)
+    local same = os.execute(("cmp -s %s %s"):format(name, copy)) -- 0 in Lua 5.1
+    assert.is_true(same == true or same == 0)
     local received = 0
     assert.is_true(files:download(dir .. "/big", function(chunk) received = received + #chunk end))
     assert.equal(size, received)

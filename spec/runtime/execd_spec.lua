@@ -356,7 +356,7 @@ d"; cd /usr; hidden=1; f() { :; }]])
   describe("files", function()
     local function part(name, text, filename)
       local disposition = ('form-data; name="%s"'):format(name) .. (filename and ('; filename="%s"'):format(filename) or "")
-      return ("--limit\r\nContent-Disposition: %s\r\n\r\n%s\r\n"):format(disposition, text)
+      return "--limit\r\nContent-Disposition: " .. disposition .. "\r\n\r\n" .. text .. "\r\n"
     end
     local FORM = { "Content-Type: multipart/form-data; boundary=limit" }
     local function upload(...) return refusal("POST", "/files/upload", table.concat({ ... }) .. "--limit--\r\n", FORM) end
@@ -598,7 +598,7 @@ describe("execd's own life", function()
   end)
 
   it("says what is wrong with its arguments, its port and its token", function()
-    local program = os.getenv("OPENSANDBOX_EXECD") or os.getenv("OPENSANDBOX_RUNTIME"):gsub("[^/]*$", "opensandbox-execd")
+    local program = os.getenv("OPENSANDBOX_EXECD") or os.getenv("OPENSANDBOX_RUNTIME"):gsub("[^/]+$", "opensandbox-execd")
     local function message(arguments) return runtimes.shell(("'%s' %s 2>&1"):format(program, arguments)) end
     assert.truthy(message("--nonsense"):find("nonsense", 1, true))
     assert.truthy(message("--host nowhere --port 1"):find("cannot listen on nowhere:1", 1, true))

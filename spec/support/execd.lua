@@ -137,7 +137,7 @@ end
 
 --- Starts it. `before` is shell text in front of the program, `arguments` what follows its own.
 function M.start(before, arguments)
-  local program = os.getenv("OPENSANDBOX_EXECD") or assert(os.getenv("OPENSANDBOX_RUNTIME")):gsub("[^/]*$", "opensandbox-execd")
+  local program = os.getenv("OPENSANDBOX_EXECD") or assert(os.getenv("OPENSANDBOX_RUNTIME")):gsub("[^/]+$", "opensandbox-execd")
   local self = setmetatable({ port = free_port(), directory = runtimes.directory() }, Execd)
   local command = ("--host 127.0.0.1 --port %d --token-fd 9 %s"):format(self.port, arguments or "")
   self.output = assert(io.popen(([[cd %s && %s exec sh -c 'echo $$; exec "$0" "$@" 2>execd.log >/dev/null' '%s' %s 9<<END
