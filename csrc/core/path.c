@@ -59,7 +59,7 @@ static int close_listing(lua_State *L)
 static int path_entries(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 1);
-    DIR **directory = lua_newuserdata(L, sizeof *directory); /* closes it when a push runs out of memory */
+    DIR **directory = lua_newuserdata(L, sizeof(DIR *)); /* closes it when a push runs out of memory */
     *directory = NULL;
     if (luaL_newmetatable(L, LISTING)) {
         lua_pushcfunction(L, close_listing);
