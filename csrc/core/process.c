@@ -15,6 +15,7 @@
 
 #define PROCESS_NAME OSB_KIND_PREFIX "process"
 #define OUTPUT_LIMIT ((size_t)1 << 20) /* unread output held; beyond it the child waits */
+#define INPUT_LIMIT 4096               /* what every empty pipe takes at once */
 #define MAX_ARGUMENTS 256
 
 extern char **environ;
@@ -114,7 +115,9 @@ static int spawn(pid_t *pid, char **argv, char **env, int input, int output)
     return code;
 }
 
-/* core.process{argv={…}, env={"K=V", …}} -> process, or nil, message. env nil: this process's environment. */
+/* core.process{argv={…}, env={"K=V", …}, input="…"} -> process, or nil, message. env nil: this process's environment.
+   input (at most INPUT_LIMIT bytes) is what it reads first on its stdin: for secrets, which no argument and no variable
+   may hold. */
 static int process_new(lua_State *L)
 {
     luaL_checktype(L, 1, LUA_TTABLE);
@@ -127,6 +130,10 @@ static int process_new(lua_State *L)
     if (!argv[0])
         return luaL_error(L, "argv is empty");
     char **env = lua_istable(L, 3) ? string_list(L, 3, "env") : environ;
+    size_t input_len = 0;
+    lua_getfield(L, 1, "input");
+    const char *first_input = luaL_optlstring(L, -1, "", &input_len); /* the options table keeps it alive */
+    luaL_argcheck(L, input_len <= INPUT_LIMIT, 1, "input is too long");
     struct osb_process *process = osb_compat_newuserdata(L, sizeof *process);
     memset(process, 0, sizeof *process);
     process->source.on_due = on_due;
@@ -151,7 +158,10 @@ static int process_new(lua_State *L)
     }
     process->stdin_fd = input[1];
     process->stdout_fd = output[0];
-    int code = spawn(&process->pid, argv, env, input[0], output[1]);
+    /* into the empty pipe of which both ends are here: neither a wait nor SIGPIPE */
+    int code = input_len > 0 && write(input[1], first_input, input_len) < 0 ? errno : 0;
+    if (!code)
+        code = spawn(&process->pid, argv, env, input[0], output[1]);
     close(input[0]);
     close(output[1]);
     if (code) {

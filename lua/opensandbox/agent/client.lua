@@ -23,6 +23,7 @@ local task = require "opensandbox.task"
 local M = {}
 
 local START_SECONDS = 300 -- an agent's first start may install it
+local END_SECONDS = 2 -- for each thing that is ended at close
 
 local agent_info = record { configOptions = record.verbatim, serverStatus = api.record { uptime_ms = "uptime" } }
 
@@ -416,6 +417,15 @@ end
 ---------------------------------------------------------------------------------------------------------------------
 -- the end
 
+--- Ends the processes of a server that is to end: they would outlive it.
+local function kill_processes(state)
+  local processes = parts_metatable.__index(state, "processes")
+  local list = processes:list { owner = "user", timeout = END_SECONDS }
+  for _, process in ipairs(list or {}) do
+    if process.status == "running" then processes:kill(process.id, { timeout = END_SECONDS }) end
+  end
+end
+
 --- Ends what this client holds on the server: open permission requests, turns, its agents; and the server itself where `agent.start` or
 -- `agent.attach` started it. Histories stay with the driver.
 -- @treturn boolean true
@@ -423,6 +433,7 @@ function methods:close()
   local state = core.state(self, "agents", true)
   if state.closed then return true end
   permissions.cancel_all(state)
+  if state.owns_server and state.healthy then kill_processes(state) end
   state.closed = true
   local closing = {}
   for _, live in pairs(state.lives) do

@@ -24,6 +24,22 @@ function M.headers(token, headers)
   return all
 end
 
+--- The settings of a connection for requests to a sandbox-agent server. It answers 502 and 503 also where an operation failed for good (a
+-- directory is not empty, a program is not there): such an answer is not asked for again.
+-- @tparam table state of a connection
+-- @treturn table
+function M.settings(state)
+  if not state.retry then return state end
+  local retry, wanted = {}, state.retry.should_retry
+  for name, value in pairs(state.retry) do retry[name] = value end
+  function retry.should_retry(err, attempt)
+    local body = err.body or ""
+    if body:find("error:stream_error", 1, true) or body:find("error:desktop_", 1, true) then return false end
+    return wanted == nil or wanted(err, attempt)
+  end
+  return setmetatable({ retry = retry }, { __index = state })
+end
+
 --- Finds the target of requests to a fixed address.
 -- @tparam string base_url
 -- @tparam[opt] table settings of the connection, as for `opensandbox.connection`
@@ -34,7 +50,7 @@ function M.locator(base_url, settings, token, headers)
   local given = { domain = base_url, headers = headers }
   for name, value in pairs(settings or {}) do given[name] = value end
   local state = core.state(connections.new(given), "connection")
-  local target = { connection = state, base = state.base:gsub("/v1$", ""), headers = M.headers(token) }
+  local target = { connection = M.settings(state), base = state.base:gsub("/v1$", ""), headers = M.headers(token) }
   return function()
     target.stale = nil
     return target

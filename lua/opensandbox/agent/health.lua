@@ -50,6 +50,7 @@ local function wait(state)
     if err.code == "unauthorized" then return nil, err end
     failures = failures + 1
     if failures % FAILURES == 0 then err = restart(state) or err end
+    if err.code == "unsupported" then return nil, err end -- it can't be started
     local now = core.now()
     if now + delay > deadline then
       return nil, errors.new {

@@ -21,7 +21,7 @@ local COPY_SECONDS = 2 -- how long the stream's copy of an answer is waited for
 local LINGER_SECONDS = 1 -- how long a POST may go on after its answer came by the stream
 local REFUSED_SECONDS, BROKEN_SECONDS = 1, 15 -- how long a lost stream is tried again: nobody listens there; anything else
 local FIRST_DELAY, LAST_DELAY = 0.02, 1
-local DELETE_SECONDS = 0.5 -- the server never answers while the agent lives, but ends it when the request is dropped
+local DELETE_SECONDS = 0.3 -- the server never answers while the agent lives, but ends it when the request is dropped
 local API_KEY_METHODS = { ["codex-api-key"] = true, ["openai-api-key"] = true, ["anthropic-api-key"] = true }
 
 local Live = {}

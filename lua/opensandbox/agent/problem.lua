@@ -6,7 +6,8 @@ local M = {}
 
 local TYPE_CODES = {
   agent_not_installed = "not_found", session_not_found = "not_found", unsupported_agent = "invalid", token_invalid = "unauthorized",
-  permission_denied = "forbidden", agent_process_exited = "unavailable", timeout = "timeout",
+  permission_denied = "forbidden", agent_process_exited = "unavailable", timeout = "timeout", stream_error = "io",
+  desktop_dependencies_missing = "unsupported",
 }
 
 local function body_of(err)
@@ -28,8 +29,6 @@ function M.refine(err)
     err.code = "limit"
   elseif name == "invalid_request" and err.message:find("not found", 1, true) then
     err.code = "not_found"
-  elseif name and name:find("^desktop_") and err.status == 424 then
-    err.code = "unsupported"
   end
   local details = body and body.details
   if type(details) == "table" then
