@@ -1,5 +1,5 @@
 -- Terminals. The first part runs on the embedded runtime; with OPENSANDBOX_TEST_EXECD=host:port, on any execd there (the original one,
--- say). The second part has a scripted server for what a good one does not do.
+-- say, which now and then loses what a shell writes just before it ends: it sends the exit code without waiting for that). The second part has a scripted server for what a good one does not do.
 local core = require "opensandbox.core"
 local faults = require "spec.support.faults"
 local json = require "opensandbox.json"
