@@ -211,6 +211,34 @@ describe("tasks", function()
     assert.same({ 1, 2, "other" }, seen) -- no other task was resumed from inside the user's coroutine
   end)
 
+  it("wait inside handlers and protected calls", function()
+    server:route("POST", path(), faults.stream { faults.init("c1"), faults.stdout("one"), faults.stdout("two"), faults.complete() })
+    local order, ok, problem, native = {}, nil, nil, nil
+    opensandbox.run(function()
+      local other = opensandbox.spawn(function() order[#order + 1] = "other" end)
+      assert(box.commands:run("x", {
+        on_stdout = function(text)
+          other:join()
+          opensandbox.sleep(0.001)
+          order[#order + 1] = text
+        end,
+      }))
+      ok, problem = opensandbox.pcall(function(value)
+        opensandbox.sleep(0.001)
+        error(value)
+      end, order)
+      native = { pcall(opensandbox.sleep, 0.001) }
+    end)
+    assert.same({ "other", "one", "two" }, order)
+    assert.is_false(ok)
+    assert.equal(order, problem)
+    if _VERSION == "Lua 5.1" and not _G.jit then
+      assert.truthy(native[2]:find("use opensandbox.pcall", 1, true), native[2])
+    else
+      assert.is_true(native[1])
+    end
+  end)
+
   it("refuse join and run from a coroutine inside a task", function()
     opensandbox.run(function()
       local other = opensandbox.spawn(function() opensandbox.sleep(0.001) end)

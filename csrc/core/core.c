@@ -71,6 +71,9 @@ static const luaL_Reg functions[] = {
     {"now", core_now}, {"time", core_time}, {"context", core_context}, {"file_size", core_file_size}, {NULL, NULL},
 };
 
+/* What this file was built for. core.lua looks for this text in a file that can't be loaded. */
+static const char built_for[] = "opensandbox.core for " LUA_VERSION;
+
 #if defined(_WIN32)
 #define OSB_EXPORT __declspec(dllexport)
 #else
@@ -85,6 +88,8 @@ int luaopen_opensandbox_core(lua_State *L)
     osb_compat_setfuncs(L, functions);
     lua_pushliteral(L, OSB_VERSION);
     lua_setfield(L, -2, "_VERSION");
+    lua_pushstring(L, built_for);
+    lua_setfield(L, -2, "_DESCRIPTION");
     osb_object_open(L);
     osb_loop_open(L);
     osb_timer_open(L);

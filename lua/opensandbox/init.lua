@@ -30,6 +30,7 @@ local places = {
   loop = { "tasks", "loop" },
   set_waiter = { "tasks", "set_waiter" },
   sleep = { "task", "sleep" },
+  pcall = { "task", "pcall" },
   adapters = { "adapters", true },
 }
 

@@ -220,8 +220,21 @@ end
 ---------------------------------------------------------------------------------------------------------------------
 -- waiting
 
+--- Plain Lua 5.1 cannot yield from inside a function of C: says what to do where one is under way. (Iterators and metamethods don't show.)
+local function check_can_yield()
+  local level = 2
+  repeat
+    local info = debug.getinfo(level, "S")
+    if info and info.what == "C" then
+      error("opensandbox: in Lua 5.1 a task cannot wait inside pcall, or another function written in C: use opensandbox.pcall", 0)
+    end
+    level = level + 1
+  until not info
+end
+
 local function park(task, source, test, deadline)
   check_cancelled(task)
+  if not yields_through_pcall then check_can_yield() end
   if task.shielded and (not deadline or deadline > task.shielded) then deadline = task.shielded end
   local timer = deadline and deadline < math.huge and core.timer(deadline)
   local id = source:id()
