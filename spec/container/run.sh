@@ -29,6 +29,7 @@ trap 'exit 143' TERM
 # ---- the engine ----
 if ! docker info >/dev/null 2>&1; then
     export DOCKER_HOST="unix://$work/docker.sock"
+    command -v dockerd >/dev/null || PATH=$PATH:/usr/sbin:/sbin
     dockerd --data-root "$work/data" --exec-root "$work/exec" --pidfile "$work/dockerd.pid" --host "$DOCKER_HOST" \
         >"$work/dockerd.log" 2>&1 &
     dockerd_pid=$!
@@ -46,6 +47,7 @@ fi
 # ---- images: a Debian for sandboxes, and one from scratch with nothing but execd and what it needs ----
 if ! docker image inspect opensandbox-lua/debian:1 >/dev/null 2>&1; then
     if [ ! -f "$work/debian.tar" ]; then
+        # shellcheck disable=SC2016 # apt's own variable
         mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m 1 '/debian/*$')
         rm -rf "$work/debian"
         debootstrap --variant=minbase --include=procps bookworm "$work/debian" "$mirror" >"$work/debootstrap.log" 2>&1
@@ -72,7 +74,7 @@ chmod 755 "$image/bootstrap.sh"
 cp "$(command -v tail)" "$image/bin/tail" # the server keeps a container of the image open by it
 copy_libraries "$(command -v tail)" "$image/lib"
 tar -C "$image" -c . | docker import - opensandbox-lua/execd:1 >/dev/null
-echo "libraries of execd in the image: $(ls "$image/execd/lib" | tr '\n' ' ')"
+echo "libraries of execd in the image: $(find "$image/execd/lib" -type f -printf '%f ')"
 
 # ---- the server ----
 if [ ! -x "$work/venv/bin/opensandbox-server" ]; then
