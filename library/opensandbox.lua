@@ -887,9 +887,10 @@ function commands:attach_session(id) end
 ---@return opensandbox.Error? err
 function commands:run_in_session(session, command, opts) end
 ---@param session opensandbox.Session|string
+---@param opts? opensandbox.options.session.delete
 ---@return boolean? ok
 ---@return opensandbox.Error? err
-function commands:delete_session(session) end
+function commands:delete_session(session, opts) end
 
 ---@class opensandbox.Session: userdata
 ---@field id string

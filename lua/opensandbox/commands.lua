@@ -423,9 +423,9 @@ function methods:run_in_session(session, command, opts)
 end
 
 --- `session:delete` for a session or its id.
-function methods:delete_session(session)
+function methods:delete_session(session, opts)
   state_of(self)
-  return session_of(self, session):delete()
+  return session_of(self, session):delete(opts)
 end
 
 core.methods("commands", methods)
