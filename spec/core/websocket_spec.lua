@@ -381,6 +381,20 @@ describe("a WebSocket", function()
       assert.truthy(({ network = true, truncated = true })[select(2, assert(connect()):receive(10)).code])
     end)
 
+    it("takes nothing from a slow reader, whether there is a closing frame or not", function()
+      server:route("GET", "/other", faults.answer(200))
+      for _, last in ipairs { faults.frame(CLOSE, faults.close_payload(1000)), "" } do
+        script(faults.websocket(), send(faults.frame(BINARY, ("x"):rep(100000)), { times = 30 }), send(last), { { close = true } })
+        local socket = assert(connect())
+        for _ = 1, 100 do assert(http.call(settings(), { method = "GET", base = server.url, path = "/other" })) end
+        for _ = 1, 30 do assert.equal(100000, #assert(socket:receive(10))) end
+        local message, err = socket:receive(10)
+        assert.is_nil(message)
+        assert.equal(last == "" and "truncated" or nil, err and err.code)
+        assert.equal(last == "" and 1006 or 1000, (socket:close_status()))
+      end
+    end)
+
     it("by us is a handshake, with our code and reason, behind what was sent before", function()
       script(faults.websocket(), { { echo = true } })
       local socket = assert(connect())
