@@ -107,7 +107,7 @@ local function permission(session, argument)
   local answer = ask("session/request_permission", { sessionId = session.id, toolCall = call, options = options })
   local outcome = answer.result and answer.result.outcome
   if not outcome then
-    chunk(session, "permission failed: " .. tostring(answer.error and answer.error.code))
+    chunk(session, ("permission failed: %d"):format(answer.error.code))
     return "end_turn"
   end
   if outcome.outcome == "cancelled" then

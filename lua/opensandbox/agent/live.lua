@@ -91,6 +91,9 @@ local function carry(self, entry, body)
   local response, err = post(self, body, { query = entry.query, header_timeout = math.huge })
   if entry.done then return end
   if not response then
+    -- nobody listens: the stream's reader finds out whether that is for good
+    if err.code == "connect" and self.reader then task.await(entry.finished, core.now() + REFUSED_SECONDS * 1.5) end
+    if entry.done then return end
     if is_final(err) then
       self.pending[entry.id] = nil
       complete(entry, nil, err)
@@ -196,19 +199,18 @@ local function take(self, message)
   end
 end
 
---- Takes in the data of one numbered message of the stream. Returns whether a gap was found.
+--- Takes in the data of one numbered message of the stream. Returns whether the stream has to be read again from the last good message:
+-- behind a gap, or a message that was cut off with its connection. What the second reading does not bring either is lost.
 local function take_frame(self, data, id)
   local number = tonumber(id)
   if not number or number <= self.last then return false end
-  if number > self.last + 1 then
-    -- what is still kept there can be read again; what the second reading begins after is gone
-    if not self.rereading then return true end
-    self.lost = self.lost + number - self.last - 1
-  end
+  local message = json.decode(data)
+  local is_message = type(message) == "table"
+  if (number > self.last + 1 or not is_message) and not self.rereading then return true end
+  self.lost = self.lost + number - self.last - (is_message and 1 or 0)
   self.rereading = false
   self.last = number
-  local message = json.decode(data)
-  if type(message) == "table" then self.inbox:push(message) end
+  if is_message then self.inbox:push(message) end
   return false
 end
 

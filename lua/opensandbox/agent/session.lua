@@ -225,7 +225,7 @@ local read_prompt = record {}
 --
 -- Cancelling the task or a time-out cancels the turn. A session whose agent is gone is resumed first.
 -- @tparam string|table prompt text, or a list of content blocks (see `agent.text`, `agent.image`, `agent.resource`, `agent.resource_link`)
--- @tparam[opt] table opts `timeout` in seconds (default: none)
+-- @tparam[opt] table opts `timeout` in seconds, of the turn (default: none)
 -- @treturn[1] table `stop_reason` (`"end_turn"`, `"max_tokens"`, `"max_turn_requests"`, `"refusal"`, `"cancelled"`), `usage`,
 -- `user_message_id`, `lost` (messages of the agent that the server lost for good, normally nil), `raw`
 -- @treturn[2] nil

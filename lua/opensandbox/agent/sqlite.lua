@@ -55,6 +55,7 @@ local function rows(self, statement)
   local cursor, err = execute(self, statement)
   if not cursor then return nil, err end
   local list = {}
+  if type(cursor) == "number" then return list end -- a statement without rows
   local row = cursor:fetch({}, "a")
   while row do
     list[#list + 1] = row
@@ -162,13 +163,13 @@ function M.new(path)
   local connection, problem = environment:connect(path)
   if not connection then return failure(problem) end
   local self = setmetatable({ environment = environment, connection = connection }, Sqlite)
-  connection:execute(("PRAGMA busy_timeout = %d"):format(BUSY_MILLISECONDS))
-  local mode, err = rows(self, "PRAGMA journal_mode = WAL") -- without a wait for the disk at every event
-  if not mode then return nil, err end
-  connection:execute("PRAGMA synchronous = NORMAL")
+  -- WAL: no wait for the disk at every event
+  for _, setting in ipairs { ("busy_timeout = %d"):format(BUSY_MILLISECONDS), "journal_mode = WAL", "synchronous = NORMAL" } do
+    local done, err = rows(self, "PRAGMA " .. setting)
+    if not done then return nil, err end
+  end
   for _, statement in ipairs(SCHEMA) do
-    local done
-    done, err = execute(self, statement)
+    local done, err = execute(self, statement)
     if not done then return nil, err end
   end
   return self
