@@ -348,6 +348,13 @@ static int transfer_failure(lua_State *L)
     return 4;
 }
 
+/* transfer:sent() -> whether the request is on its way: the server may act on it */
+static int transfer_sent(lua_State *L)
+{
+    lua_pushboolean(L, check_transfer(L)->sent_once);
+    return 1;
+}
+
 static int transfer_cancel(lua_State *L)
 {
     struct transfer_handle *handle = luaL_checkudata(L, 1, OSB_TRANSFER_NAME);
@@ -367,11 +374,22 @@ static int transfer_drain(lua_State *L)
 }
 
 static const luaL_Reg methods[] = {
-    {"id", transfer_id},         {"ready", transfer_ready},       {"writable", transfer_writable},
-    {"done", transfer_done},     {"status", transfer_status},     {"headers", transfer_headers},
-    {"body", transfer_body},     {"read", transfer_read},         {"frame", transfer_frame},
-    {"push", transfer_push},     {"progress", transfer_progress}, {"failure", transfer_failure},
-    {"cancel", transfer_cancel}, {"drain", transfer_drain},       {NULL, NULL},
+    {"id", transfer_id},
+    {"ready", transfer_ready},
+    {"writable", transfer_writable},
+    {"done", transfer_done},
+    {"status", transfer_status},
+    {"headers", transfer_headers},
+    {"body", transfer_body},
+    {"read", transfer_read},
+    {"frame", transfer_frame},
+    {"push", transfer_push},
+    {"progress", transfer_progress},
+    {"failure", transfer_failure},
+    {"sent", transfer_sent},
+    {"cancel", transfer_cancel},
+    {"drain", transfer_drain},
+    {NULL, NULL},
 };
 
 static const luaL_Reg meta[] = {{"__gc", transfer_cancel}, {NULL, NULL}};

@@ -11,7 +11,7 @@ local REPEATABLE = { GET = true, HEAD = true, PUT = true, DELETE = true, OPTIONS
 local RETRIED_STATUS = { [408] = true, [425] = true, [429] = true, [502] = true, [503] = true, [504] = true }
 local LOOPBACK = "localhost,127.0.0.0/8,::1" -- a proxy of the environment is never asked for these
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- addresses and headers
 
 local function encode(text)
@@ -65,7 +65,7 @@ local function header_of(headers, wanted)
   end
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- failures
 
 local function fields_of(request, url, extra)
@@ -101,18 +101,19 @@ local function response_error(connection, request, url, response)
   return errors.from_response(response, { method = request.method, url = url, secrets = secrets_of(connection, request) })
 end
 
+--- Tells the debug hook of an attempt. Returns an error where the hook failed.
 local function report(connection, event)
   local debug_hook = connection.debug
   if not debug_hook then return end
-  if type(debug_hook) == "function" then
-    debug_hook(event)
+  if debug_hook ~= true then
+    return (task.call_handler(debug_hook, event))
   else
     io.stderr:write(("opensandbox: %s %s %s%s\n"):format(event.method, event.url, tostring(event.status or event.error),
       event.attempt > 1 and (" (attempt %d)"):format(event.attempt) or ""))
   end
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- one exchange
 
 --- May the request be made twice?
@@ -243,7 +244,7 @@ local function exchange(connection, request, url, deadline, default_headers)
   return response
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- redirects and retries
 
 --- Where a redirect leads, if it may be followed: GET and HEAD, within one host, never from https to http.
@@ -283,20 +284,23 @@ local function follow(connection, request, url, deadline, default_headers)
   return nil, errors.transport("protocol", ("more than %d redirects"):format(MAX_REDIRECTS), fields_of(request, url)), false
 end
 
---- Seconds to wait before the next attempt, or nil when there is to be none.
+--- Seconds to wait before the next attempt, or nil when there is to be none, and the error of a handler that failed.
 local function retry_delay(connection, request, err, before_send, attempt, deadline)
   local retry = connection.retry
   if not retry or attempt >= retry.attempts or request.delivered or request.retry == false then return nil end
   local transient = err.status and RETRIED_STATUS[err.status]
     or not err.status and (before_send and err.code ~= "tls" or err.code == "network" or err.code == "truncated")
   if not transient or not (is_repeatable(request) or before_send) or (request.sources and not before_send) then return nil end
-  if retry.should_retry and not retry.should_retry(err, attempt) then return nil end
+  if retry.should_retry then
+    local failure, again = task.call_handler(retry.should_retry, err, attempt)
+    if not again then return nil, failure end
+  end
   local delay = math.min(retry.max, retry.base * 2 ^ (attempt - 1)) * (0.75 + 0.5 * math.random())
   if err.retry_after then delay = err.retry_after end
   if deadline and require("opensandbox.core").now() + delay >= deadline then return nil end
   if not deadline and err.retry_after and delay > connection.request_timeout then return nil end
-  if retry.on_retry then retry.on_retry(err, attempt, delay) end
-  return delay
+  local failure = retry.on_retry and task.call_handler(retry.on_retry, err, attempt, delay)
+  return not failure and delay or nil, failure
 end
 
 local STALE = { network = true, protocol = true }
@@ -311,21 +315,26 @@ local function with_retries(connection, request, url, deadline, attempt_once)
   local attempt, renewed = 1, false
   while true do
     local result, err, before_send, was_kept = attempt_once()
-    report(connection, { method = request.method, url = errors.safe_url(url), attempt = attempt, status = result and result.status or
-      err and err.status, error = err and tostring(err) or nil })
+    local failure = report(connection, { method = request.method, url = errors.safe_url(url), attempt = attempt,
+      status = result and result.status or err and err.status, error = err and tostring(err) or nil })
+    if failure then
+      if result and result.transfer then result.transfer:cancel() end
+      return nil, failure
+    end
     if result then return result end
     if not renewed and met_stale_connection(request, err, was_kept) then
       renewed = true -- once, at once, and whatever the settings for retries are
     else
-      local delay = retry_delay(connection, request, err, before_send, attempt, deadline)
-      if not delay then return nil, err end
+      local delay
+      delay, failure = retry_delay(connection, request, err, before_send, attempt, deadline)
+      if not delay then return nil, failure or err end
       task.sleep(delay)
     end
     attempt = attempt + 1
   end
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- the two entries
 
 --- Turns what a caller gave into what a transfer takes. Returns a table of its own, and the default headers.
@@ -404,6 +413,7 @@ local function open_stream(connection, request, url, deadline, defaults)
     end
   end)
   if not ok then
+    if request.on_abandon and transfer:sent() then task.shield(task.pcall, request.on_abandon, transfer) end
     transfer:cancel()
     error(failure, 0)
   end
@@ -429,10 +439,10 @@ end
 
 --- Opens a stream: returns once its headers are there. Its transfer gives events (`next`, `frame`), or, with `raw`, bytes (`read`).
 -- @tparam table connection the state of a connection
--- @tparam table given as for `call`, without sinks; besides `lines` (events are lines, as execd's commands send), `idle_timeout`
--- (seconds without
--- a byte), `ping_idle_timeout` (the same, from the first ping on), `deadline` (on the clock of core.now), `upgrade` (with `raw` and
--- `stream_body`: status 101 is an answer, too, after which both sides send as they like)
+-- @tparam table given as for `call`, without sinks; besides `lines` (events are lines, as execd's commands send), `idle_timeout` (seconds
+-- without a byte), `ping_idle_timeout` (the same, from the first ping on), `deadline` (on the clock of core.now), `on_abandon(transfer)`
+-- (called where the caller was cancelled after the request was sent), `upgrade` (with `raw` and `stream_body`: status 101 is an answer,
+-- too, after which both sides send as they like)
 -- @treturn table|nil `{transfer=, status=, headers=, request_id=, url=, method=}`; whoever gets it ends the transfer
 -- @treturn table err
 function M.stream(connection, given)

@@ -16,6 +16,25 @@ local INIT_SECONDS = 5 -- how long an unread stream is read on for its id, so th
 local GRACE_SECONDS = 2 -- what a server gets beyond a command's time-out to end it
 local DEFAULT_CAPTURE = 64 * 1024 * 1024
 
+--- Ends the remote command, once its id is known. Never raises, never takes long.
+local function interrupt(engine)
+  if not engine.interrupt or engine.opts.interrupt_on_cancel == false or engine.ended then return end
+  task.shield(task.pcall, function()
+    local limit = core.now() + INIT_SECONDS
+    while not engine.execution.run.id and engine.transfer do
+      local kind, text = engine.transfer:next(nil, 0)
+      if kind == "init" then
+        engine.execution.run.id = text
+      elseif kind == "limit" or core.now() > limit then
+        break
+      elseif not kind and (engine.transfer:done() or not task.await(engine.transfer, limit)) then
+        break
+      end
+    end
+    if engine.execution.run.id then engine.interrupt(engine.execution.run.id) end
+  end)
+end
+
 --- Opens the engine of one run.
 -- @tparam table given
 --
@@ -35,6 +54,9 @@ function M.open(given)
   local http_stream, err = given.open {
     lines = given.lines, deadline = deadline, idle_timeout = opts.idle_timeout,
     ping_idle_timeout = not opts.idle_timeout and defaults.idle_timeout or nil,
+    on_abandon = function(transfer)
+      interrupt { transfer = transfer, interrupt = given.interrupt, opts = opts, execution = execution.new() }
+    end,
   }
   if not http_stream then return nil, err end
   local capture = opts.capture ~= false and core.capture(opts.max_output or DEFAULT_CAPTURE, given.lines) or nil
@@ -59,7 +81,7 @@ local function release(engine, clean)
   if clean then transfer:drain() else transfer:cancel() end
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- the end of a run
 
 local function timed_out(engine)
@@ -94,25 +116,6 @@ local function finish(engine)
   end
   engine.result = run
   return run
-end
-
---- Ends the remote command, once its id is known. Never raises, never takes long.
-local function interrupt(engine)
-  if not engine.interrupt or engine.opts.interrupt_on_cancel == false or engine.ended then return end
-  task.shield(task.pcall, function()
-    local limit = core.now() + INIT_SECONDS
-    while not engine.execution.run.id and engine.transfer do
-      local kind, text = engine.transfer:next(nil, 0)
-      if kind == "init" then
-        engine.execution.run.id = text
-      elseif kind == "limit" or core.now() > limit then
-        break
-      elseif not kind and (engine.transfer:done() or not task.await(engine.transfer, limit)) then
-        break
-      end
-    end
-    if engine.execution.run.id then engine.interrupt(engine.execution.run.id) end
-  end)
 end
 
 --- Ends a run that did not get to its last event.
@@ -166,7 +169,7 @@ local function ended_well(engine)
   return not engine.single and (run.complete or run.error) and not engine.transfer:failure()
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- events
 
 local function decode(engine, text)
@@ -336,7 +339,7 @@ function M.drive(engine)
   end
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- the stream object
 
 local methods = {}
