@@ -58,7 +58,7 @@ local check_start = options.declare("commands:start", {
 local check_call = options.declare("commands:status", { timeout = { type = "duration" } })
 local check_output = options.declare("commands:output", { cursor = { type = "integer", default = 0 }, timeout = { type = "duration" } })
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- shell words
 
 local function quote(word)
@@ -84,7 +84,7 @@ local function command_line(command)
   return table.concat(words, " ")
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- talking to execd
 
 --- The sandbox's state behind `sandbox.commands`, and its execd.
@@ -165,7 +165,7 @@ local function logs(state, id, cursor, sink, timeout)
 end
 M.status, M.logs, M.interrupt = status, logs, interrupt
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- stdin
 
 local function random_name()
@@ -194,7 +194,7 @@ local function with_stdin(command, path)
   return ("exec < %s || exit 126; rm -f %s 2>/dev/null\n%s"):format(path, path, command)
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- running
 
 local function open_engine(state, command, opts)

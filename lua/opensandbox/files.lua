@@ -67,7 +67,7 @@ local check_replacement = options.declare("files:replace", {
   old = { type = "string", required = true }, new = { type = "string", required = true },
 })
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- what arguments become on the wire
 
 --- A mode as the wire has it: a number whose decimal digits are the octal digits.
@@ -120,7 +120,7 @@ local function range_header(range)
   return ("bytes=%d-%d"):format(first, last)
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- reading
 
 --- Where files are: the sandbox's execd, or, for the files of an isolated session, the session's addresses in it.
@@ -298,7 +298,7 @@ function methods:search(path, pattern, opts)
   return ask(state, search_files, { query = query, timeout = opts.timeout })
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- writing
 
 local function io_error(problem)
@@ -465,7 +465,7 @@ function methods:download(path, sink, opts)
   return true
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- whole directories
 
 --- Copies a local directory into the sandbox, several small files in a request. Existing files are overwritten, others stay.
@@ -517,7 +517,7 @@ function methods:download_tree(dir, local_dir, opts)
   }, dir, local_dir, opts)
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- changing
 
 --- Moves a file or directory, or several. Folders above the destination are made; an existing destination is an error. `POST /files/mv`

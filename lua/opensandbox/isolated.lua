@@ -50,7 +50,7 @@ local function ask(sandbox, call, request)
   return nil, errors.explain_unsupported(err, "isolated sessions")
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- one session
 
 local session_methods = { __fields = { id = true, created_info = true, files = true } }
@@ -148,7 +148,7 @@ end
 
 core.methods("isolated_session", session_methods, { __close = close_scope })
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- the sandbox's isolated sessions
 
 local methods = {}

@@ -16,7 +16,7 @@ local check_new = options.declare("pool_redis", {
   prefix = { type = "string", default = "opensandbox:pool" }, timeout = { type = "duration", default = 2 },
 }, { requires = { username = "password" } })
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- talking to Redis
 
 local function store_error(state, problem)
@@ -111,7 +111,7 @@ local function command(self, ...)
   return reply
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- what runs in Redis, where its clock is everybody's
 
 local NOW = "local time = redis.call('TIME') local now = time[1] * 1000 + math.floor(time[2] / 1000)\n"
@@ -204,7 +204,7 @@ local function on_list(self, script, pool, ...)
   return command(self, "EVAL", SCRIPTS[script], "2", key(self, pool, "idle:list"), key(self, pool, "idle:expires"), ...)
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- the store: see opensandbox.pool_store
 
 local methods = {}

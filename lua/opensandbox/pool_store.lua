@@ -82,13 +82,13 @@ end
 -- @tparam number ttl
 -- @tparam[opt] boolean only_renew true: keep it, but do not take it
 -- @treturn boolean whether the owner has it now
-function methods:lock(_pool, _owner, _ttl, _only_renew)
+function methods:lock(pool, owner, ttl, only_renew) -- luacheck: no unused args
   core.state(self, "memory_store")
   return true
 end
 
 --- Gives the lock up.
-function methods:unlock(_pool, _owner)
+function methods:unlock(pool, owner) -- luacheck: no unused args
   core.state(self, "memory_store")
   return true
 end
@@ -100,7 +100,7 @@ function methods:max_idle(pool)
 end
 
 --- Tells all owners how many idle sandboxes there shall be, and how long they live.
-function methods:configure(pool, max_idle, _idle_ttl)
+function methods:configure(pool, max_idle, idle_ttl) -- luacheck: no unused args
   core.state(self, "memory_store").max_idle[pool] = max_idle
   return true
 end

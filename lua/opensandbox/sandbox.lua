@@ -51,7 +51,7 @@ local check_websocket = options.declare("sandbox:websocket", {
   use_server_proxy = { type = "boolean" },
 })
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- handles
 
 -- Parts of a sandbox, and their kinds: each is in the module of its name, and is made when it is first asked for.
@@ -133,7 +133,7 @@ local function get_ready(sandbox, state, opts, running)
   })
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- making and finding sandboxes
 
 --- Creates a sandbox and waits until it is ready. Nothing is left behind when it never gets ready.
@@ -241,7 +241,7 @@ function M.with(create_opts, fn)
   return finish_with(sandbox, task.pcall(fn, sandbox))
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- methods
 
 local methods = { __fields = { id = true, connection = true } }
@@ -467,7 +467,7 @@ end
 
 core.methods("sandbox", methods, { __close = close_scope })
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- shared with commands, files and manager
 
 --- Checks the id of a sandbox; raises at the user's line.

@@ -42,7 +42,7 @@ local function current_task()
   if task and coroutine_running() == task.running then return task end
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- protected calls
 
 -- Lua 5.1 cannot yield through pcall. There the protected function runs in a coroutine of its own that the scheduler
@@ -97,7 +97,7 @@ function M.pcall(fn, ...)
   return M.xpcall(fn, function(value) return value end, ...)
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- queue and parking
 
 local function enqueue(task)
@@ -217,7 +217,7 @@ function M.is_over_budget()
   return S ~= nil and S.stop_at ~= nil and core.now() >= S.stop_at
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- waiting
 
 --- Plain Lua 5.1 cannot yield from inside a function of C: says what to do where one is under way. (Iterators and metamethods don't show.)

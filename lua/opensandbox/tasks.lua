@@ -13,7 +13,7 @@ local UNWIND_SECONDS = 6 -- a cancelled task's clean-up is over by then: its wai
 local unpack = table.unpack or unpack
 local scheduler = task.scheduler()
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- the end of a task
 
 --- What a raised value becomes for whoever joins.
@@ -46,7 +46,7 @@ local function finish(state, ok, ...)
   state.finished:wake()
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- spawning and joining
 
 local methods = { __fields = { status = true, id = true } }
@@ -192,7 +192,7 @@ function M.with_timeout(seconds, fn, ...)
   return nil, errors.new { code = "timeout", message = ("not finished within %g s"):format(seconds), cause = state.failure }
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- the host's loop
 
 local check_step = options.declare("step", { budget = { type = "duration", default = 0.002 } })
@@ -223,7 +223,7 @@ function M.set_waiter(fn, budget)
   task.set_waiter(fn, budget or 0.002)
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- semaphores
 
 local semaphore_methods = {}

@@ -22,7 +22,7 @@ local function io_error(problem)
   return errors.new { code = "io", message = problem }
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- what is left out
 
 --- A glob as a Lua pattern for a path that begins with a slash: `*` and `?` stay within a name, `**` goes across folders.
@@ -71,7 +71,7 @@ local function progress_of(opts, plan)
   return state
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- up
 
 --- Adds what is in a local directory to the plan. → nil, or an error
@@ -142,7 +142,7 @@ function M.upload(io, local_dir, dir, opts)
   return summary(plan)
 end
 
----------------------------------------------------------------------------------------------------------------------
+-- ------------------------------------------------------------------------------------------------------------------
 -- down
 
 --- The path of a listed entry below the root, made of plain names only; nil for anything that could lead elsewhere.
