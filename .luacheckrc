@@ -9,6 +9,8 @@ ignore = { "581" } -- not (x >= 0) is true for NaN, x < 0 is not
 max_line_length = 140
 exclude_files = { "library", "build", "build.luarocks", "lua_modules", "node_modules" }
 files["spec"] = { std = "max+busted" }
+files["examples/nvim"] = { read_globals = { "vim" } }
+files["examples/love"] = { std = "min+love" }
 files["bench"] = { std = "lua54" }
 files[".ci"] = { std = "lua54" }
 files["opensandbox-scm-1.rockspec"] = { std = "rockspec" }

@@ -28,6 +28,27 @@ function M.file(source)
   return name
 end
 
+--- A temporary folder that LÖVE runs without a screen.
+function M.love(source)
+  local folder = os.tmpname()
+  os.remove(folder)
+  assert(os.execute("mkdir " .. folder))
+  local function write(name, text)
+    local file = assert(io.open(folder .. "/" .. name, "w"))
+    file:write(text)
+    file:close()
+  end
+  write("conf.lua", [[
+    function love.conf(t)
+      for _, name in ipairs { "audio", "graphics", "image", "joystick", "physics", "sound", "video", "window" } do
+        t.modules[name] = false
+      end
+    end
+  ]])
+  write("main.lua", source)
+  return folder
+end
+
 --- Runs a host that is to print `expected`.
 function M.expect(expected, env, argv)
   local code, output = script.program(argv, env):finish()
