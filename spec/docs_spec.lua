@@ -42,6 +42,23 @@ describe("the documentation", function()
     end
   end)
 
+  it("compares the SDKs, and names a spec that is there for each yes", function()
+    local rows = 0
+    for row in read("docs/parity.md"):gmatch("\n|([^\n]*)|") do
+      local feature, lua = row:match("^ (.-) |"), row:match("| ([^|]*) $")
+      if lua and lua:find("^yes") then
+        rows = rows + 1
+        for name in lua:match(": ([^:]*)$"):gmatch("[%w_/]+") do
+          local path = root .. "spec/" .. name
+          local file = io.open(path .. "_spec.lua", "rb") or io.open(path, "rb")
+          assert.is_not_nil(file, ("%s: no spec %s"):format(feature, name))
+          file:close()
+        end
+      end
+    end
+    assert.is_true(rows > 40)
+  end)
+
   it("tells of every function of the module", function()
     local init = documented["lua/opensandbox/init.lua"]
     for name, module, member in init:gmatch('\n  ([%w_]+) = { "([%w_]+)", "([%w_]+)" }') do

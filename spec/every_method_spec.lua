@@ -187,7 +187,7 @@ local LOCAL = {
 
 -- Kinds that are no face of a server's endpoints, or whose connections are faulted in specs of their own.
 local ELSEWHERE = {
-  connection = "http_spec", stream = "stream_spec", pty = "pty_spec", websocket = "websocket_spec", task = "tasks_spec",
+  connection = "http_spec", stream = "stream_spec", pty = "pty_spec", websocket = "pty_spec", task = "tasks_spec",
   semaphore = "tasks_spec", pool = "pool_spec", memory_store = "pool_spec", redis_store = "pool_spec",
 }
 
