@@ -107,7 +107,7 @@ describe("the runtime's lifecycle API", function()
 
     it("refuses what it does not do, and does not pass over it", function()
       local cases = {
-        [{ volumes = { { name = "v" } } }] = "400 VOLUME::UNSUPPORTED_BACKEND",
+        [{ volumes = { { name = "v", mountPath = "/v", ossfs = { bucket = "b" } } } }] = "400 VOLUME::UNSUPPORTED_BACKEND",
         [{ networkPolicy = { defaultAction = "allow" } }] = "400 SANDBOX::API_NOT_SUPPORTED",
         [{ networkPolicy = { egress = { { action = "allow", target = "example.com" } } } }] = "400 SANDBOX::API_NOT_SUPPORTED",
         [{ extensions = { ["runtime.network"] = "bridge" } }] = "400 SANDBOX::INVALID_PARAMETER",
@@ -327,7 +327,7 @@ describe("a runtime as a service", function()
     runtimes.await("the end", function() return runtime.process:exit_code() end)
     assert.equal(0, runtime.process:exit_code())
     assert.same({}, runtimes.alive(processes)) -- at once: it waits for them
-    assert.same({ "key" }, runtimes.entries(directory))
+    assert.same({ "key", "records", "snapshots", "volumes" }, runtimes.entries(directory))
     os.execute("rm -rf " .. directory .. " " .. runtime.state .. " " .. runtime.programs)
   end)
 

@@ -258,8 +258,6 @@ static bool check_env(struct osb_http_request *request, const json_t *env)
 
 static bool check_unsupported(struct osb_http_request *request, const json_t *body)
 {
-    if (json_array_size(value_of(body, "volumes")) > 0)
-        return refuse(request, "VOLUME::UNSUPPORTED_BACKEND", "This runtime has no volumes yet.");
     if (json_is_true(json_object_get(value_of(body, "credentialProxy"), "enabled")))
         return refuse(request, "SANDBOX::API_NOT_SUPPORTED", "This runtime has no credential proxy.");
     if (json_is_true(value_of(body, "secureAccess")))
@@ -309,5 +307,8 @@ bool osb_create_read(const struct osb_runtime *runtime, struct osb_http_request 
         return refuse(request, "SANDBOX::INVALID_PARAMETER", "The timeout is longer than ten years.");
     if (!only_waits(spec->entrypoint))
         spec->command = spec->entrypoint;
-    return true;
+    if (osb_volumes_open(&spec->volumes, value_of(body, "volumes"), &runtime->allowed_paths, &runtime->state, &error))
+        return true;
+    return error.code ? refuse(request, error.code, error.message)
+                      : unprocessable(request, "volumes", "value_error", error.message);
 }

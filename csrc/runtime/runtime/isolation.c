@@ -60,7 +60,13 @@ static bool add_namespaces(const struct osb_isolation *spec, struct osb_buf *arg
     return fits;
 }
 
-static bool add_mounts(const struct osb_isolation *spec, struct osb_buf *args)
+/* The volumes' mounts in the directory of a sandbox of root. */
+static void staging_path(const struct osb_isolation *spec, char *out, size_t size)
+{
+    snprintf(out, size, "%s/%s/" OSB_VOLUMES_STAGING, spec->state->path, spec->id);
+}
+
+static bool add_mounts(const struct osb_isolation *spec, const struct osb_identity *identity, struct osb_buf *args)
 {
     bool fits = osb_image_mounts(spec->state, spec->host_network, args) &&
                 osb_args_add(args, "--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", SHM_SIZE, "--tmpfs",
@@ -73,6 +79,9 @@ static bool add_mounts(const struct osb_isolation *spec, struct osb_buf *args)
         snprintf(target, sizeof target, "/%s", osb_state_private_dirs[i]);
         fits = fits && used > 0 && (size_t)used < sizeof source && osb_args_add(args, "--bind", source, target, NULL);
     }
+    char staging[PATH_MAX + 64];
+    staging_path(spec, staging, sizeof staging);
+    fits = fits && osb_volumes_args(spec->volumes, identity->switches ? staging : NULL, FD_END, args);
     return fits && osb_args_add(args, "--remount-ro", "/", "--chdir", "/workspace", NULL);
 }
 
@@ -95,11 +104,11 @@ static bool add_environment(const struct osb_isolation *spec, struct osb_buf *ar
 
 /* A descriptor with all arguments, at its beginning; -1 when memory is out. By descriptor, because a command line can
  * be read by everyone. */
-static int make_args(const struct osb_isolation *spec)
+static int make_args(const struct osb_isolation *spec, const struct osb_identity *identity)
 {
     struct osb_buf args = {0};
     int fd = -1;
-    if (add_namespaces(spec, &args) && add_mounts(spec, &args) && add_environment(spec, &args))
+    if (add_namespaces(spec, &args) && add_mounts(spec, identity, &args) && add_environment(spec, &args))
         fd = memfd_create("args", MFD_CLOEXEC);
     if (fd >= 0 && (!osb_path_write_all(fd, osb_buf_data(&args), args.len) || lseek(fd, 0, SEEK_SET) != 0)) {
         close(fd);
@@ -143,24 +152,26 @@ static void limit(__rlimit_resource_t resource, rlim_t most)
     (void)setrlimit(resource, &(struct rlimit){.rlim_cur = most, .rlim_max = most});
 }
 
-/* Puts the descriptors in their places and closes all others, also those that the runtime itself was given. */
-static bool place_descriptors(const struct ends *ends)
+/* Puts the descriptors in their places, those of volumes from FD_END on, and closes all others, also those that the
+ * runtime itself was given. */
+static bool place_descriptors(const struct ends *ends, const struct osb_volumes *volumes)
 {
-    int high[FD_END];
-    for (int fd = FD_ARGS; fd < FD_END; fd++) {
-        if ((high[fd] = fcntl(ends->fd[fd], F_DUPFD, FD_END)) < 0)
+    const int end = FD_END + (volumes ? (int)volumes->count : 0);
+    int high[FD_END + OSB_MAX_VOLUMES];
+    for (int fd = FD_ARGS; fd < end; fd++) {
+        if ((high[fd] = fcntl(fd < FD_END ? ends->fd[fd] : volumes->list[fd - FD_END].fd, F_DUPFD, end)) < 0)
             return false;
     }
-    int output = fcntl(ends->output, F_DUPFD, FD_END);
+    int output = fcntl(ends->output, F_DUPFD, end);
     int null = open("/dev/null", O_RDWR);
     if (output < 0 || null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0 ||
         dup2(output, STDERR_FILENO) < 0)
         return false;
-    for (int fd = FD_ARGS; fd < FD_END; fd++) {
+    for (int fd = FD_ARGS; fd < end; fd++) {
         if (dup2(high[fd], fd) < 0)
             return false;
     }
-    return syscall(SYS_close_range, FD_END, ~0U, 0) == 0;
+    return syscall(SYS_close_range, end, ~0U, 0) == 0;
 }
 
 /* Becomes bubblewrap; comes back only in failure. */
@@ -168,7 +179,11 @@ static void become_bwrap(const struct osb_isolation *spec, const struct osb_iden
                          char **argv)
 {
     static char *no_environment[] = {NULL};
-    if (!place_descriptors(ends))
+    char staging[PATH_MAX + 64];
+    staging_path(spec, staging, sizeof staging);
+    if (dup2(ends->output, STDERR_FILENO) < 0 ||
+        (identity->switches && spec->volumes->count > 0 && !osb_volumes_attach(spec->volumes, staging)) ||
+        !place_descriptors(ends, identity->switches ? NULL : spec->volumes))
         return;
     sigset_t none;
     sigemptyset(&none);
@@ -198,7 +213,8 @@ static void close_all(const int *fds, size_t count)
 }
 
 /* Makes the two ends of all connections with the new process. False with errno; what was made is in *ends, *started. */
-static bool make_ends(const struct osb_isolation *spec, struct ends *ends, struct osb_isolated *started)
+static bool make_ends(const struct osb_isolation *spec, const struct osb_identity *identity, struct ends *ends,
+                      struct osb_isolated *started)
 {
     int status[2];
     int life[2];
@@ -220,7 +236,7 @@ static bool make_ends(const struct osb_isolation *spec, struct ends *ends, struc
         return false;
     started->ready_fd = token[0];
     ends->fd[FD_TOKEN] = token[1];
-    ends->fd[FD_ARGS] = make_args(spec);
+    ends->fd[FD_ARGS] = make_args(spec, identity);
     return ends->fd[FD_ARGS] >= 0 && fcntl(started->output_fd, F_SETFL, O_NONBLOCK) == 0 &&
            osb_path_write_all(started->ready_fd, spec->token, strlen(spec->token)) &&
            shutdown(started->ready_fd, SHUT_WR) == 0 && fcntl(started->ready_fd, F_SETFL, O_NONBLOCK) == 0;
@@ -235,8 +251,12 @@ bool osb_isolation_start(const struct osb_isolation *spec, const struct osb_iden
     ends.fd[FD_USERNS] = osb_userns_make(identity, error, size);
     if (ends.fd[FD_USERNS] < 0)
         return false;
+    if (identity->switches && !osb_volumes_map(spec->volumes, identity, ends.fd[FD_USERNS], error, size)) {
+        close(ends.fd[FD_USERNS]);
+        return false;
+    }
     char **argv = make_argv(spec);
-    if (argv && make_ends(spec, &ends, started)) {
+    if (argv && make_ends(spec, identity, &ends, started)) {
         ends.fd[FD_LISTEN] = spec->listen_fd;
         started->monitor = fork();
         if (started->monitor == 0) {

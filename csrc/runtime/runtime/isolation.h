@@ -9,16 +9,18 @@
 
 #include "runtime/runtime/identity.h"
 #include "runtime/runtime/state.h"
+#include "runtime/runtime/volume.h"
 
 struct osb_isolation {
     const struct osb_state *state;
-    const char *bwrap;     /* its path */
-    const char *id;        /* of the sandbox, whose directory is there already */
-    const char *token;     /* the access token of execd */
-    const json_t *env;     /* object of strings and nulls (null: not set), or NULL */
-    const json_t *command; /* array of strings to run beside execd, whose end is the sandbox's; or NULL */
-    bool host_network;     /* shares the machine's network */
-    int listen_fd;         /* for execd; the caller's */
+    const char *bwrap;           /* its path */
+    const char *id;              /* of the sandbox, whose directory is there already */
+    const char *token;           /* the access token of execd */
+    const json_t *env;           /* object of strings and nulls (null: not set), or NULL */
+    const json_t *command;       /* array of strings to run beside execd, whose end is the sandbox's; or NULL */
+    bool host_network;           /* shares the machine's network */
+    int listen_fd;               /* for execd; the caller's */
+    struct osb_volumes *volumes; /* mapped where the runtime is root */
 };
 
 /* A sandbox under way. All descriptors are the caller's, close-on-exec and non-blocking. */

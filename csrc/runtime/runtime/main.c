@@ -125,6 +125,14 @@ static bool read_key(const struct osb_options *options, struct osb_runtime *runt
     return true;
 }
 
+/* The path of a directory that is there, or that may be made in one that is. */
+static bool absolute_path(const char *given, char path[PATH_MAX])
+{
+    if (mkdir(given, 0700) == 0)
+        (void)chmod(given, geteuid() == 0 ? 0711 : 0700); /* sandboxes of root are other users, who must pass */
+    return realpath(given, path) != NULL;
+}
+
 /* Everything before the loop. What it opened before a failure is closed by the end of the process. */
 static bool prepare(const struct osb_options *options, struct osb_runtime *runtime, struct problem *problem)
 {
@@ -133,7 +141,8 @@ static bool prepare(const struct osb_options *options, struct osb_runtime *runti
     memcpy(runtime->aliases, options->aliases, sizeof runtime->aliases);
     runtime->alias_count = options->alias_count;
     runtime->allow_host_network = options->embedded || options->allow_host_network;
-    if (options->state && !realpath(options->state, state))
+    runtime->allowed_paths = options->allowed_paths;
+    if (options->state && !absolute_path(options->state, state))
         return PROBLEM(problem, "the state directory %s: %s", options->state, strerror(errno));
     if (!find_programs(runtime, execd, problem) || !read_key(options, runtime, problem) || !try_userns(problem) ||
         !osb_state_open(&runtime->state, options->state ? state : NULL, problem->text, sizeof problem->text))

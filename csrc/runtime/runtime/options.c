@@ -16,10 +16,12 @@ static const char usage[] =
     "  --state DIR           keep the sandboxes' files below DIR (default: TMPDIR, /var/tmp or /tmp)\n"
     "  --alias NAME=host     take the image name NAME for host (may be repeated)\n"
     "  --allow-host-network  let sandboxes ask for the machine's network (always allowed when embedded)\n"
+    "  --allow-host-path DIR let sandboxes mount DIR and what is below it (may be repeated)\n"
     "  --help                print this\n"
     "\n"
     "Environment: OPENSANDBOX_EXECD (path of opensandbox-execd; default: beside this program),\n"
-    "OPENSANDBOX_RUNTIME_LOG (file to log to; default: no log).\n";
+    "OPENSANDBOX_RUNTIME_LOG (file to log to; default: no log), OPENSANDBOX_ALLOWED_HOST_PATHS\n"
+    "(DIR[:DIR]..., for --embedded what --allow-host-path is).\n";
 
 static _Noreturn void misuse(const char *message, const char *argument)
 {
@@ -38,13 +40,34 @@ static void add_alias(struct osb_options *options, char *text)
     options->aliases[options->alias_count++] = text;
 }
 
+static void allow_path(struct osb_options *options, const char *path)
+{
+    if (!osb_volumes_allow(&options->allowed_paths, path))
+        misuse("an allowed host path must be absolute, and there may be 64 of them: ", path);
+}
+
+/* The embedded runtime's list comes from its owner's environment. */
+static void allow_paths_of_environment(struct osb_options *options)
+{
+    const char *list = getenv("OPENSANDBOX_ALLOWED_HOST_PATHS");
+    char *copy = strdup(list ? list : "");
+    char *rest = NULL;
+    for (const char *path = copy ? strtok_r(copy, ":", &rest) : NULL; path; path = strtok_r(NULL, ":", &rest))
+        allow_path(options, path);
+    free(copy);
+}
+
 void osb_options_read(struct osb_options *options, int argc, char **argv)
 {
-    static const struct option known[] = {
-        {"embedded", no_argument, NULL, 'e'},    {"listen", required_argument, NULL, 'l'},
-        {"state", required_argument, NULL, 's'}, {"api-key-file", required_argument, NULL, 'k'},
-        {"alias", required_argument, NULL, 'a'}, {"allow-host-network", no_argument, NULL, 'n'},
-        {"help", no_argument, NULL, 'h'},        {0}};
+    static const struct option known[] = {{"embedded", no_argument, NULL, 'e'},
+                                          {"listen", required_argument, NULL, 'l'},
+                                          {"state", required_argument, NULL, 's'},
+                                          {"api-key-file", required_argument, NULL, 'k'},
+                                          {"alias", required_argument, NULL, 'a'},
+                                          {"allow-host-network", no_argument, NULL, 'n'},
+                                          {"allow-host-path", required_argument, NULL, 'p'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {0}};
     *options = (struct osb_options){0};
     int option;
     while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
@@ -67,6 +90,9 @@ void osb_options_read(struct osb_options *options, int argc, char **argv)
         case 'n':
             options->allow_host_network = true;
             break;
+        case 'p':
+            allow_path(options, optarg);
+            break;
         case 'h':
             (void)fputs(usage, stdout);
             exit(0);
@@ -80,6 +106,8 @@ void osb_options_read(struct osb_options *options, int argc, char **argv)
         misuse("exactly one of --embedded and --listen is needed", "");
     if (options->listen && !options->api_key_file)
         misuse("--listen needs --api-key-file", "");
+    if (options->embedded)
+        allow_paths_of_environment(options);
     if (options->embedded && options->api_key_file)
         misuse("--embedded makes an API key of its own; leave --api-key-file out", "");
 }

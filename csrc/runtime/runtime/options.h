@@ -15,6 +15,7 @@ struct osb_options {
     const char *aliases[OSB_MAX_ALIASES];
     size_t alias_count;
     bool allow_host_network;
+    struct osb_allowed_paths allowed_paths;
 };
 
 /* Reads the command line; prints help or what is wrong and exits where there is nothing to go on with. */

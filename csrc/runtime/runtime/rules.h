@@ -8,7 +8,7 @@
 #include <time.h>
 
 struct osb_rule_error {
-    const char *code;
+    const char *code; /* NULL: the request is malformed */
     char message[512];
 };
 

@@ -8,6 +8,7 @@
 
 #include "runtime/runtime/janitor.h"
 #include "runtime/runtime/state.h"
+#include "runtime/runtime/volume.h"
 #include "runtime/shared/evloop.h"
 #include "runtime/shared/http_proxy.h"
 #include "runtime/shared/http_server.h"
@@ -29,6 +30,7 @@ struct osb_runtime {
     const char *aliases[OSB_MAX_ALIASES]; /* names of images that stand for "host" */
     size_t alias_count;
     bool allow_host_network;
+    struct osb_allowed_paths allowed_paths;
     struct osb_sandbox *sandboxes; /* newest first */
     size_t sandbox_count;
 };

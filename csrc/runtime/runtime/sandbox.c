@@ -88,8 +88,34 @@ static void free_sandbox(struct osb_sandbox *sandbox)
     json_decref(sandbox->platform);
     json_decref(sandbox->metadata);
     json_decref(sandbox->entrypoint);
+    osb_volumes_close(&sandbox->volumes);
     explicit_bzero(sandbox->token, sizeof sandbox->token);
     free(sandbox);
+}
+
+static bool uses_volume(const struct osb_sandbox *sandbox, const char *claim)
+{
+    for (size_t i = 0; i < sandbox->volumes.count; i++) {
+        const char *other = sandbox->volumes.list[i].claim;
+        if (other && strcmp(other, claim) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Removes the named volumes that were to end with the sandbox, but for those that another one uses. */
+static void end_volumes(const struct osb_sandbox *sandbox)
+{
+    const struct osb_runtime *runtime = sandbox->runtime;
+    for (size_t i = 0; i < sandbox->volumes.count; i++) {
+        const struct osb_volume *volume = &sandbox->volumes.list[i];
+        char removable[OSB_ID_SIZE];
+        bool used = !volume->ends;
+        for (const struct osb_sandbox *other = runtime->sandboxes; other && !used; other = other->next)
+            used = other != sandbox && uses_volume(other, volume->claim);
+        if (!used && osb_state_discard(&runtime->state, "volumes", volume->claim, removable, sizeof removable))
+            (void)osb_janitor_remove(&runtime->janitor, removable);
+    }
 }
 
 /* Kills all processes; the monitor ends once they are gone. */
@@ -126,6 +152,7 @@ static void finish(struct osb_sandbox *sandbox, int exit_code)
         return;
     }
     osb_log("sandbox %s: deleted", sandbox->id);
+    end_volumes(sandbox);
     if (sandbox->gone)
         sandbox->gone(sandbox->gone_context);
     free_sandbox(sandbox);
@@ -260,9 +287,13 @@ static void make_id(char out[OSB_ID_SIZE])
 static struct osb_sandbox *new_sandbox(struct osb_runtime *runtime, const struct osb_sandbox_spec *spec)
 {
     struct osb_sandbox *sandbox = calloc(1, sizeof *sandbox);
-    if (!sandbox)
+    struct osb_volumes volumes = spec->volumes;
+    if (!sandbox) {
+        osb_volumes_close(&volumes);
         return NULL;
+    }
     sandbox->runtime = runtime;
+    sandbox->volumes = volumes;
     sandbox->init_fd = -1;
     sandbox->process = (struct osb_isolated){
         .monitor = -1, .monitor_fd = -1, .status_fd = -1, .life_fd = -1, .ready_fd = -1, .output_fd = -1};
@@ -307,10 +338,16 @@ static bool start_processes(struct osb_sandbox *sandbox, const struct osb_sandbo
         .command = spec->command,
         .host_network = spec->host_network,
         .listen_fd = listener.fd,
+        .volumes = &sandbox->volumes,
     };
     char reason[512];
+    if (!osb_volumes_make_targets(&sandbox->volumes, &runtime->state, sandbox->id, &identity, error, size)) {
+        close(listener.fd);
+        return false;
+    }
     bool started = osb_isolation_start(&isolation, &identity, &sandbox->process, reason, sizeof reason);
     close(listener.fd); /* execd alone holds it from now on */
+    osb_volumes_release(&sandbox->volumes);
     if (!started)
         snprintf(error, size, "The sandbox could not be started: %s.", reason);
     return started;
@@ -324,6 +361,7 @@ void osb_sandbox_create(struct osb_runtime *runtime, const struct osb_sandbox_sp
     if (!sandbox || !start_processes(sandbox, spec, error, sizeof error)) {
         if (sandbox) {
             (void)osb_janitor_remove(&runtime->janitor, sandbox->id);
+            end_volumes(sandbox);
             free_sandbox(sandbox);
         }
         osb_log("%s", error);
@@ -352,6 +390,7 @@ void osb_sandbox_delete(struct osb_sandbox *sandbox, osb_sandbox_gone gone, void
     sandbox->deleted = true;
     osb_timer_stop(sandbox->runtime->loop, &sandbox->expiry);
     if (sandbox->process.monitor < 0) {
+        end_volumes(sandbox);
         free_sandbox(sandbox);
         if (gone)
             gone(context);

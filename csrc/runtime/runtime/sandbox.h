@@ -32,6 +32,7 @@ struct osb_sandbox_spec {
     const json_t *command; /* of the entrypoint, when it is to be run */
     int64_t timeout;       /* seconds until it expires; 0: never */
     bool host_network;
+    struct osb_volumes volumes; /* taken over */
 };
 
 /* `sandbox` runs; or it is NULL and `error` a sentence. */
@@ -56,6 +57,7 @@ struct osb_sandbox {
     json_t *platform;
     json_t *metadata; /* always an object */
     json_t *entrypoint;
+    struct osb_volumes volumes; /* once it runs, closed descriptors */
     /* private to sandbox.c */
     struct osb_isolated process;
     pid_t init;  /* the first process inside; 0 while not known */
@@ -77,7 +79,7 @@ struct osb_sandbox {
     void *gone_context;
 };
 
-/* Makes and starts a sandbox. `started` is called once, maybe before this returns. */
+/* Makes and starts a sandbox; takes the volumes of `spec` over. `started` is called once, maybe before this returns. */
 void osb_sandbox_create(struct osb_runtime *runtime, const struct osb_sandbox_spec *spec, osb_sandbox_started started,
                         void *context);
 

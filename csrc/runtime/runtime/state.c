@@ -13,8 +13,11 @@
 #include "runtime/runtime/clean.h"
 #include "runtime/runtime/log.h"
 #include "runtime/runtime/path.h"
+#include "runtime/shared/text.h"
 
 #define PREFIX "opensandbox-runtime."
+#define LOCK_TRIES 400
+#define LOCK_WAIT 50000 /* microseconds */
 
 const char *const osb_state_private_dirs[] = {"workspace", "home", "root", "tmp", "var",
                                               "opt",       "app",  "srv",  "mnt", NULL};
@@ -121,15 +124,53 @@ static bool make_in(struct osb_state *state, const char *where)
     return false;
 }
 
+/* Locks the directory of what is kept; the processes of a runtime that was killed may still be ending. */
+static bool lock_kept(int dir)
+{
+    for (int tries = 0; flock(dir, LOCK_EX | LOCK_NB) != 0; tries++) {
+        if (errno != EWOULDBLOCK || tries == LOCK_TRIES)
+            return false;
+        (void)usleep(LOCK_WAIT);
+    }
+    return true;
+}
+
+/* Makes the folders of what outlives sandboxes. */
+static bool open_kept(struct osb_state *state, bool persistent, char *error, size_t size)
+{
+    static const char *const folders[] = {"volumes", "snapshots", "records"};
+    state->persistent = persistent;
+    state->keep = persistent ? state->parent : state->dir;
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        if (mkdirat(state->keep, folders[i], 0700) != 0 && errno != EEXIST) {
+            snprintf(error, size, "the state directory can't be written: %s", strerror(errno));
+            return false;
+        }
+    }
+    return true;
+}
+
 bool osb_state_open(struct osb_state *state, const char *where, char *error, size_t size)
 {
     const char *temporary = getenv("TMPDIR");
     const char *const places[] = {where ? where : temporary, "/var/tmp", "/tmp"};
     const size_t count = where ? 1 : sizeof places / sizeof *places;
     bool made = false;
+    int kept = -1;
+    if (where) {
+        kept = open(where, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (kept >= 0 && !lock_kept(kept)) {
+            snprintf(error, size, "another runtime keeps its state in %s", where);
+            return false;
+        }
+    }
     for (size_t i = 0; i < count && !made; i++) {
         *state = (struct osb_state){.parent = -1, .dir = -1, .lock = -1};
         made = places[i] && *places[i] == '/' && make_in(state, places[i]);
+    }
+    if (made && kept >= 0) { /* the descriptor that has the lock */
+        close(state->parent);
+        state->parent = kept;
     }
     if (!made) {
         snprintf(error, size, "no directory for the state can be made in %s: it must be absolute, writable%s",
@@ -138,7 +179,23 @@ bool osb_state_open(struct osb_state *state, const char *where, char *error, siz
         return false;
     }
     sweep(state->parent);
-    return true;
+    return open_kept(state, where != NULL, error, size);
+}
+
+bool osb_state_discard(const struct osb_state *state, const char *folder, const char *name, char *removable,
+                       size_t size)
+{
+    char random[17];
+    osb_random_hex(random, sizeof random - 1);
+    snprintf(removable, size, "gone-%s", random);
+    int from = openat(state->keep, folder, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (from < 0)
+        return false;
+    bool moved = renameat(from, name, state->dir, removable) == 0;
+    int code = errno;
+    close(from);
+    errno = code;
+    return moved;
 }
 
 static bool make_dir(int parent, const char *name, mode_t mode, uid_t uid, gid_t gid)
