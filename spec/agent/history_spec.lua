@@ -14,8 +14,9 @@ local function session_record(id, created)
 end
 
 local function event(session_id, index)
+  local result = { text = "it's \"§\"\n\0", list = json.array(), none = json.null }
   return { id = session_id .. index, eventIndex = index, sessionId = session_id, createdAt = 1795206754312 + index, connectionId = "c",
-    sender = "agent", payload = { jsonrpc = "2.0", id = index, result = { text = "it's \"§\"\n\0", list = json.array(), none = json.null } } }
+    sender = "agent", payload = { jsonrpc = "2.0", id = index, result = result } }
 end
 
 local drivers = { memory = function() return agent.memory() end }

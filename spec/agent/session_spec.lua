@@ -319,18 +319,9 @@ describe("an agent session", missing and function() it("needs the server", funct
     assert(session:prompt "before")
     local prompt = opensandbox.spawn(function() return session:prompt "hold" end)
     opensandbox.sleep(0.05)
-    local file = assert(io.popen("pgrep -f 'sandbox-agent server .*--port " .. own.sandbox_id:match "%d+$" .. " --no-telemetry'"))
-    local killed = 0
-    for pid in file:lines() do
-      local stat = io.open("/proc/" .. pid .. "/comm")
-      if stat and stat:read "*l" == "sandbox-agent" then
-        os.execute("kill -9 " .. pid)
-        killed = killed + 1
-      end
-      if stat then stat:close() end
-    end
-    file:close()
-    assert.equal(1, killed)
+    local pids = agent_server.pids(own.sandbox_id:match "%d+$")
+    assert.equal(1, #pids)
+    os.execute("kill -9 " .. pids[1])
     local started = core.now()
     local result, err = prompt:join(5)
     assert.is_nil(result)

@@ -91,7 +91,8 @@ describe("the stream of an agent's messages", function()
   end)
 
   it("may be cut anywhere, and speak in between", function()
-    local text = update(3, "u0")[1].send .. ": heartbeat\n\n" .. update(4, "\226\128\168")[1].send .. answer(5, 3, { stopReason = "end_turn" })[1].send
+    local finish = answer(5, 3, { stopReason = "end_turn" })
+    local text = update(3, "u0")[1].send .. ": heartbeat\n\n" .. update(4, "\226\128\168")[1].send .. finish[1].send
     local session = serve(stall, { { send = text, each = 3 }, { stall = true } })
     local texts, result = prompt_texts(session)
     assert.equal("end_turn", result.stop_reason)
@@ -112,7 +113,7 @@ describe("the stream of an agent's messages", function()
   end)
 
   it("is given up with its agent where the server has forgotten it", function()
-    local session = serve(faults.json(404, { type = "urn:sandbox-agent:error:session_not_found", title = "Session Not Found", status = 404 }), stall)
+    local session = serve(faults.json(404, { type = "urn:sandbox-agent:error:session_not_found", status = 404 }), stall)
     local _, result, err = prompt_texts(session)
     assert.is_nil(result)
     assert.equal("not_found", err.code)
@@ -132,14 +133,14 @@ describe("the stream of an agent's messages", function()
   end)
 
   it("answers that come as plain text are told as they are", function()
-    local session = serve(faults.answer(413, "Failed to buffer the request body: length limit exceeded", { ["Content-Type"] = "text/plain" }), stall)
+    local session = serve(faults.answer(413, "Failed to buffer the request body: length limit exceeded"), stall)
     local _, result, err = prompt_texts(session)
     assert.is_nil(result)
     assert.equal("limit", err.code)
     assert.truthy(err.message:find("length limit exceeded", 1, true))
   end)
 
-  it("goes on in a task while the script waits for something else", function()
+  it("goes on while the host steps", function()
     local session = serve(stall, faults.join(update(3, "u0"), answer(4, 3, { stopReason = "end_turn" }), stall))
     local done
     opensandbox.spawn(function()
@@ -147,7 +148,7 @@ describe("the stream of an agent's messages", function()
       done = { texts[1], result.stop_reason }
     end)
     local deadline = core.now() + 10
-    while not done and core.now() < deadline do opensandbox.sleep(0.001) end
+    while not done and core.now() < deadline do opensandbox.step() end
     assert.same({ "u0", "end_turn" }, done)
   end)
 end)

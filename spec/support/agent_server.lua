@@ -60,8 +60,8 @@ local function fetch(path)
   os.execute(("mkdir -p '%s'"):format(folder))
   local ok, problem = download(archive)
   if not ok then return nil, "the sandbox-agent server can't be had from npm: " .. problem end
-  ok, problem = shell(("cd '%s' && tar xzf package.tgz && chmod +x package/bin/sandbox-agent && mv package/bin/sandbox-agent '%s' && rm -r package package.tgz")
-    :format(folder, path))
+  ok, problem = shell(("cd '%s' && tar xzf package.tgz && chmod +x package/bin/sandbox-agent"):format(folder)
+    .. (" && mv package/bin/sandbox-agent '%s' && rm -r package package.tgz"):format(path))
   if not ok then return nil, "the sandbox-agent server can't be unpacked: " .. problem end
   if not is_right(path) then return nil, "the sandbox-agent server from npm has another checksum" end
   return path
@@ -102,9 +102,10 @@ end
 function M.home(settings)
   local home = ("%s/home-%s"):format(folder, random.hex(6))
   local programs = home .. "/data/sandbox-agent/bin"
+  local launcher = ("#!/bin/sh\nexec /usr/bin/lua5.4 '%s/spec/support/scripted_agent.lua'\n"):format(root)
   assert(shell(("mkdir -p '%s/agent_processes'"):format(programs)))
   for _, name in ipairs(AGENTS) do
-    write(("%s/agent_processes/%s-acp"):format(programs, name), ("#!/bin/sh\nexec /usr/bin/lua5.4 '%s/spec/support/scripted_agent.lua'\n"):format(root))
+    write(("%s/agent_processes/%s-acp"):format(programs, name), launcher)
     write(("%s/%s"):format(programs, name), "#!/bin/sh\necho 1.0.0\n")
   end
   assert(shell(("chmod -R +x '%s'"):format(programs)))
@@ -115,6 +116,21 @@ function M.home(settings)
   for key, value in pairs(settings or {}) do env[key:find "^SANDBOX_AGENT" and key or "SCRIPTED_AGENT_" .. key] = value end
   M.homes[#M.homes + 1] = home
   return home, env
+end
+
+--- The process ids of the server on a port.
+-- @treturn table list, empty where there is none
+function M.pids(port)
+  local list = {}
+  local pipe = assert(io.popen(("grep -lsz '^%s$' /proc/[0-9]*/cmdline"):format(port)))
+  for path in pipe:lines() do
+    local pid = path:match "%d+"
+    local file = io.open("/proc/" .. pid .. "/comm")
+    if file and file:read "*l" == "sandbox-agent" then list[#list + 1] = pid end
+    if file then file:close() end
+  end
+  pipe:close()
+  return list
 end
 
 --- A table of strings as Lua source, for scripts of their own.

@@ -17,14 +17,18 @@ local NOT_FOUND = 127 -- exit code
 
 local fields = {
   port = { type = "integer", default = 2468 }, binary = { type = "string" }, upload = { type = "string" }, cwd = { type = "string" },
-  env = { type = "map", of = "string", default = {} }, start = { type = "boolean", default = true }, host = { type = "header", default = "0.0.0.0" },
+  env = { type = "map", of = "string", default = {} }, start = { type = "boolean", default = true },
+  host = { type = "header", default = "0.0.0.0" },
 }
 for name, field in pairs(clients.FIELDS) do fields[name] = field end
 
 local check = options.declare("agent.attach", fields, { exclusive = { { "binary", "upload" } } })
 
 -- The token comes by a variable that only this shell has: no argument that the sandbox's API shows, no variable of the agents.
-local LAUNCHER = [[token=$SANDBOX_AGENT_START_TOKEN; unset SANDBOX_AGENT_START_TOKEN; command -v "$0" >/dev/null || { echo "$0 was not found"; exit 127; }
+local LAUNCHER = [[
+token=$SANDBOX_AGENT_START_TOKEN
+unset SANDBOX_AGENT_START_TOKEN
+command -v "$0" >/dev/null || { echo "$0 was not found"; exit 127; }
 exec "$0" server --host "$1" --port "$2" --no-telemetry --token "$token"]]
 
 --- The server's process in a sandbox.
@@ -36,7 +40,8 @@ local function provider_of(sandbox, opts)
     local env = { TOKIO_WORKER_THREADS = "1", SANDBOX_AGENT_START_TOKEN = opts.token } -- see agent.start about the threads
     for name, value in pairs(opts.env) do env[name] = value end
     local err
-    job, err = sandbox.commands:start({ "sh", "-c", LAUNCHER, opts.binary, opts.host, ("%d"):format(opts.port) }, { cwd = opts.cwd, env = env })
+    local command = { "sh", "-c", LAUNCHER, opts.binary, opts.host, ("%d"):format(opts.port) }
+    job, err = sandbox.commands:start(command, { cwd = opts.cwd, env = env })
     if not job then return nil, err end
     return true
   end

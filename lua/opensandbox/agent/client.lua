@@ -172,7 +172,7 @@ local function init_of(client, opts)
 end
 
 --- Destroys a session.
-local function destroy(client, session)
+local function destroy(session)
   task.pcall(session.cancel_turn, session)
   session.record.destroyedAt = history.now()
   return session:save()
@@ -216,7 +216,7 @@ local function create(client, opts)
   end
   local handle
   handle, err = apply_settings(session, opts)
-  if not handle then destroy(client, session) end
+  if not handle then destroy(session) end
   return handle, err
 end
 
@@ -307,7 +307,7 @@ function methods:destroy_session(id)
   local session, err = stored_session(client, id)
   if not session then return nil, err end
   local ok
-  ok, err = destroy(client, session)
+  ok, err = destroy(session)
   if not ok then return nil, err end
   return session.handle
 end

@@ -173,7 +173,8 @@ local keyboard = { down = with_key(on("POST", "keyboard/down")), up = with_key(o
 function keyboard.type(client, text, opts)
   opts = check_type(opts)
   return type_text(client, {
-    json = { text = options.argument("text", text, "string"), delayMs = opts.delay and math.floor(opts.delay * 1000) }, timeout = opts.timeout,
+    json = { text = options.argument("text", text, "string"), delayMs = opts.delay and math.floor(opts.delay * 1000) },
+    timeout = opts.timeout,
   })
 end
 

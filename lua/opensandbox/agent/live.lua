@@ -293,8 +293,8 @@ function M.open(client, agent, hooks)
   local id = ("lua-%s-%s"):format(agent, random.uuid())
   local self = setmetatable({
     client = client, agent = agent, server_id = id, connection_id = id, path = "/v1/acp/" .. endpoint.escape(id), next_id = 1, pending = {},
-    last = 0, lost = 0, sessions = {}, creating = {}, observe = hooks.observe, on_request = hooks.on_request, on_notification = hooks.on_notification,
-    on_failure = hooks.on_failure,
+    last = 0, lost = 0, sessions = {}, creating = {}, observe = hooks.observe, on_request = hooks.on_request,
+    on_notification = hooks.on_notification, on_failure = hooks.on_failure,
   }, Live)
   self.inbox = background.queue("messages of the agent", function(message) take(self, message) end)
   local result, err = self:request("initialize", {

@@ -149,7 +149,8 @@ end
 local function finish(client, endpoint_call, id, opts)
   opts = check_end(opts)
   local query = opts.wait and { waitMs = ("%d"):format(milliseconds(opts.wait)) } or {}
-  return endpoint_call(client, { params = { id = check_id(id) }, query = query, timeout = opts.timeout or (opts.wait and opts.wait + MARGIN) })
+  local timeout = opts.timeout or (opts.wait and opts.wait + MARGIN)
+  return endpoint_call(client, { params = { id = check_id(id) }, query = query, timeout = timeout })
 end
 
 --- Sends SIGTERM. `POST /v1/processes/{id}/stop`.

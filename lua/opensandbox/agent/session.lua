@@ -16,6 +16,8 @@ local task = require "opensandbox.task"
 
 local M = {}
 
+local unpack = table.unpack or unpack
+
 local MAX_UNHANDLED = 65536 -- events that wait for listeners
 local CANCEL = "session/cancel"
 
@@ -90,7 +92,7 @@ local function remove(list, item)
 end
 
 function State:deliver(event)
-  for _, listener in ipairs { (table.unpack or unpack)(self.listeners) } do
+  for _, listener in ipairs { unpack(self.listeners) } do
     local err = task.call_handler(listener.fn, event)
     if err then
       remove(self.listeners, listener)

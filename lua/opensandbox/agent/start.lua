@@ -69,8 +69,7 @@ local function find(given)
   for _, path in ipairs(places) do
     if is_file(path) then return path end
   end
-  return nil, ("%s was not found: give its path as 'binary' or in SANDBOX_AGENT_BIN, or install it (npm install @sandbox-agent/cli)"):format(
-    PROGRAM)
+  return nil, PROGRAM .. " was not found: give its path as 'binary' or in SANDBOX_AGENT_BIN, or install it (npm install @sandbox-agent/cli)"
 end
 
 --- This process's environment with some variables set.
@@ -111,7 +110,7 @@ local function hide_token(pid, token)
   local memory = start and io.open(("/proc/%d/mem"):format(pid), "r+b")
   if not memory then return end
   memory:setvbuf "no"
-  if memory:seek("set", start + place - 1) then memory:write((("*"):rep(#token))) end
+  if memory:seek("set", start + place - 1) then memory:write(("*"):rep(#token)) end
   memory:close()
 end
 
@@ -209,7 +208,9 @@ end
 
 local function start_local(opts)
   local binary, message = find(opts.binary)
-  if not binary then return nil, errors.new { code = "unsupported", message = "the sandbox-agent server cannot be started: " .. message } end
+  if not binary then
+    return nil, errors.new { code = "unsupported", message = "the sandbox-agent server cannot be started: " .. message }
+  end
   -- With one worker thread the server hands on what agents say without losses: more of them let a burst outrun its readers.
   local env = { TOKIO_WORKER_THREADS = "1" }
   for name, value in pairs(opts.env) do env[name] = value end
@@ -231,7 +232,8 @@ local function provided(provider, name, ...)
   local value, err = fn(...)
   if value ~= nil or err == nil then return value end
   if errors.is(err) then return nil, err end
-  return nil, errors.new { code = "api", cause = err, message = ("the provider '%s' failed to %s: %s"):format(tostring(provider.name), name, tostring(err)) }
+  return nil, errors.new { code = "api", cause = err,
+    message = ("the provider '%s' failed to %s: %s"):format(provider.name, name, tostring(err)) }
 end
 
 local function start_at_provider(opts)
