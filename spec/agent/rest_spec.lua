@@ -238,5 +238,9 @@ describe("the other parts of the server", missing and function() it("needs the s
       assert.equal("unsupported", err.code)
     end
     assert.has_error(function() agents.desktop.mouse:move { x = 1 } end)
+    local socket, err = agents.desktop.stream:signaling()
+    assert.is_nil(socket)
+    assert.equal("conflict", err.code)
+    assert.is_false(assert(agents.desktop.stream:status()).active)
   end)
 end)

@@ -154,6 +154,11 @@ describe("agent.start", missing and function() it("needs the server", function()
     assert.equal("ok", other:health().status)
     assert(other:pause_sandbox())
     assert.same({ "create", "url(7)", "token(7)", "pause(7)" }, calls)
+    assert.has_error(function() other:health() end)
+
+    calls = {}
+    assert(assert(agent.start { provider = provider }):kill_sandbox()) -- this provider cannot kill: it destroys
+    assert.same({ "create", "url(7)", "token(7)", "destroy(7)" }, calls)
 
     calls = {}
     other = assert(agent.start { provider = provider, sandbox_id = "mine/9" })

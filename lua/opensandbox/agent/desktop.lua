@@ -2,8 +2,11 @@
 -- get them, and `err.code` is `unsupported` while they are missing.
 local api = require "opensandbox.agent.api"
 local core = require "opensandbox.core"
+local health = require "opensandbox.agent.health"
 local options = require "opensandbox.options"
+local problem = require "opensandbox.agent.problem"
 local record = require "opensandbox.record"
+local websocket = require "opensandbox.websocket"
 
 local CLIPBOARD_SECONDS = 1 -- the server sets the clipboard and then never answers
 
@@ -268,6 +271,20 @@ end
 local stream = {
   start = asks(on("POST", "stream/start")), stop = asks(on("POST", "stream/stop")), status = asks(on("GET", "stream/status")),
 }
+
+--- Connects to the stream's signaling, for a program with a WebRTC stack of its own. `GET /v1/desktop/stream/signaling`.
+-- @treturn userdata|nil websocket of JSON texts `{event=, payload=}`
+-- @treturn table err
+function stream.signaling(client, opts)
+  opts = check_call(opts)
+  api.check_open(client)
+  local target, err = health.ready(client)
+  if not target then return nil, err end
+  local socket
+  socket, err = websocket.open(target, { path = "/v1/desktop/stream/signaling", timeout = opts.timeout })
+  if not socket then return nil, problem.refine(err) end
+  return socket
+end
 
 ---------------------------------------------------------------------------------------------------------------------
 
