@@ -108,6 +108,59 @@ function works.at_once(command, count)
 end
 
 ---------------------------------------------------------------------------------------------------------------------
+-- in a host's loop
+
+--- One `step` while `count` streams are open and nothing comes.
+function works.idle_step(count)
+  local commands, began, steps = create().commands, 0, 10000
+  for _ = 1, tonumber(count) do
+    opensandbox.spawn(function()
+      commands:run("idle", { idle_timeout = 3600, on_init = function() began = began + 1 end })
+    end)
+  end
+  while began < tonumber(count) do opensandbox.sleep(0.01) end
+  return timed(function()
+    for _ = 1, steps do opensandbox.step() end
+  end) / steps
+end
+
+--- From one task to another.
+function works.switch(count)
+  local function switch()
+    for _ = 1, tonumber(count) do opensandbox.sleep(0) end
+  end
+  return timed(function() assert(opensandbox.gather { switch, switch }) end) / (2 * tonumber(count))
+end
+
+--- Seconds in which this process was ready to run and another one ran.
+local function run_delay()
+  local file = assert(io.open "/proc/self/schedstat")
+  local nanoseconds = file:read("l"):match("^%d+ (%d+)")
+  file:close()
+  return nanoseconds / 1e9
+end
+
+--- The longest `step` of 60 per second, while `rate` events per second arrive; without the time that other processes took.
+function works.worst_frame(rate)
+  local seen, worst = 0, 0
+  local commands = create().commands
+  local task = opensandbox.spawn(function()
+    return assert(commands:run("rate " .. rate, { capture = false, on_stdout = function() seen = seen + 1 end }))
+  end)
+  local frame = now()
+  while task.status == "running" do
+    local delay = run_delay()
+    local took = timed(opensandbox.step, { budget = 0.002 })
+    worst = math.max(worst, took - (run_delay() - delay))
+    frame = frame + 1 / 60
+    while now() < frame do end -- luacheck: ignore 542 (what the host does itself)
+  end
+  assert(task:join())
+  assert(seen == 2 * tonumber(rate))
+  return worst
+end
+
+---------------------------------------------------------------------------------------------------------------------
 -- the embedded runtime
 
 local LOCAL = { image = "host", connection = { domain = "local" } }

@@ -56,6 +56,7 @@ local function events_per_second(seconds) return ("%.2f M/s"):format(EVENTS / se
 local function megabytes_per_second(seconds) return ("%.0f MB/s"):format(SIZE / seconds / 1e6) end
 
 local function duration(seconds)
+  if seconds < 1e-5 then return ("%.2f us"):format(seconds * 1e6) end
   if seconds < 1e-3 then return ("%.0f us"):format(seconds * 1e6) end
   return ("%.1f ms"):format(seconds * 1e3)
 end
@@ -78,7 +79,8 @@ local function rows_for(execd, upload_file, download_file)
     { 'run("true")', work = { "latency", "true", 500 }, plain = exchange("true", 500), show = duration },
     { 'run("true"), stream held open 1 s', work = { "latency", "hold", 30 }, js_work = { "latency", "hold", 1 },
       plain = exchange("hold", 30), show = duration },
-    { "900 runs at once, held open 1 s", work = { "at_once", "hold", 900 }, show = duration },
+    { "1000 runs at once, held open 1 s", work = { "at_once", "hold", 1000 },
+      plain = { BIN .. "/bench_at_once", execd .. "/command", "hold", 1000 }, show = duration },
     { "upload 100 MiB, a file", work = { "upload", upload_file }, plain = upload, show = megabytes_per_second },
     { "upload 100 MiB, a function", work = { "upload_chunks", SIZE }, plain = upload, show = megabytes_per_second },
     { "download 100 MiB, to a file", work = { "download", SIZE, download_file }, plain = curl_to(download_file, download),
@@ -87,6 +89,9 @@ local function rows_for(execd, upload_file, download_file)
     { "load the SDK", work = { "require" }, show = duration },
     { "load the SDK, make a client", work = { "first_client" }, show = duration },
     { "load the SDK, first answer", work = { "first_request" }, plain = curl(execd .. "/ping"), wall = true, show = duration },
+    { "10 000 idle streams: one step", work = { "idle_step", 10000 }, js = false, show = duration },
+    { "from task to task", work = { "switch", 200000 }, js = false, show = duration },
+    { "worst frame, 100 000 events/s", work = { "worst_frame", 100000 }, js = false, show = duration },
     { "embedded: create to output, first", work = { "local_first" }, js = false, plain = bubble, wall = true, show = duration },
     { "embedded: create to output, next", work = { "local_next", 5 }, js = false, plain = bubble, wall = true, show = duration },
     { 'embedded: run("true")', work = { "local_latency", "true", 50 }, js = false, plain = { "sh", "-c", "true" }, wall = true,

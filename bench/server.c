@@ -6,6 +6,8 @@
      …/command   {"command":"events N"}  N stdout events of 100 bytes each, then execution_complete
                  {"command":"true"}      execution_complete at once
                  {"command":"hold"}      the same, but the stream stays open for a second more, as with the real execd
+                 {"command":"idle"}      an init event, and then nothing until the client goes
+                 {"command":"rate N"}    N events per second, for RATE_SECONDS
      …/files/upload                      counts the body
      …/files/download?path=/bytes-N      N bytes
      all else                            what a healthy sandbox answers */
@@ -19,8 +21,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define HEAD_LIMIT 16384
@@ -28,8 +33,11 @@
 #define EVENT_TEXT 100 /* bytes of output per event */
 #define BATCH 400      /* events per HTTP chunk */
 #define HOLD_MS 1000
+#define RATE_SECONDS 2
+#define RATE_HZ 1000 /* bursts per second */
 
 static int port;
+static int idle_streams;  /* an epoll descriptor */
 static char block[BLOCK]; /* what downloads consist of */
 static char event[256];
 static size_t event_len;
@@ -172,12 +180,17 @@ static size_t put_chunk(char *to, size_t size, const char *bytes, size_t len)
     return (size_t)snprintf(to, size, "%zx\r\n%.*s\r\n", len, (int)len, bytes);
 }
 
+static size_t put_init(char *to, size_t size)
+{
+    size_t len = (size_t)snprintf(to, size, "%s", stream_head);
+    return len + put_chunk(to + len, size - len, init_event, strlen(init_event));
+}
+
 /* A stream of `count` events. With `hold_ms` it stays open that long behind the last one, or until the client goes. */
 static bool stream(int fd, long count, int hold_ms)
 {
     char text[1024];
-    size_t len = (size_t)snprintf(text, sizeof text, "%s", stream_head);
-    len += put_chunk(text + len, sizeof text - len, init_event, strlen(init_event));
+    size_t len = put_init(text, sizeof text);
     if (count > 0 && !send_all(fd, text, len))
         return false;
     if (count > 0)
@@ -202,6 +215,61 @@ static bool stream(int fd, long count, int hold_ms)
     return send_all(fd, text, len);
 }
 
+/* Leaves the stream open behind its first event, without a thread of its own: close_idle waits for the client to go. */
+static bool stay_idle(int fd)
+{
+    char text[512];
+    int copy = dup(fd);
+    struct epoll_event event_of_fd = {.events = EPOLLIN | EPOLLRDHUP, .data.fd = copy};
+    if (copy < 0 || epoll_ctl(idle_streams, EPOLL_CTL_ADD, copy, &event_of_fd) != 0)
+        perror("bench_server");
+    else
+        send_all(copy, text, put_init(text, sizeof text));
+    return false;
+}
+
+static void *close_idle(void *unused)
+{
+    struct epoll_event events[64];
+    for (;;) {
+        int count = epoll_wait(idle_streams, events, 64, -1);
+        for (int i = 0; i < count; i++)
+            close(events[i].data.fd);
+    }
+    return unused;
+}
+
+/* A stream of `rate` events per second in even bursts. */
+static bool stream_at_rate(int fd, long rate)
+{
+    char text[1024];
+    struct timespec next;
+    long burst = rate / RATE_HZ < BATCH ? rate / RATE_HZ : BATCH;
+    if (!send_all(fd, text, put_init(text, sizeof text)))
+        return false;
+    char *events = malloc((size_t)burst * 256 + 32);
+    char *body = malloc((size_t)burst * 256);
+    bool ok = events && body;
+    size_t len = 0;
+    for (long i = 0; ok && i < burst; i++, len += event_len)
+        memcpy(body + len, event, event_len);
+    if (ok)
+        len = put_chunk(events, (size_t)burst * 256 + 32, body, len);
+    clock_gettime(CLOCK_MONOTONIC, &next);
+    for (int i = 0; ok && i < RATE_SECONDS * RATE_HZ; i++) {
+        ok = send_all(fd, events, len);
+        next.tv_nsec += 1000000000L / RATE_HZ;
+        next.tv_sec += next.tv_nsec / 1000000000L;
+        next.tv_nsec %= 1000000000L;
+        clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &next, NULL);
+    }
+    free(body);
+    free(events);
+    len = put_chunk(text, sizeof text, last_event, strlen(last_event));
+    len += put_chunk(text + len, sizeof text - len, "", 0);
+    return ok && send_all(fd, text, len);
+}
+
 static bool run_command(struct connection *connection, const struct request *request)
 {
     if (request->length < 0 || request->length > HEAD_LIMIT)
@@ -211,8 +279,15 @@ static bool run_command(struct connection *connection, const struct request *req
             return false;
     const char *events = strstr(connection->in, "\"events ");
     long count = events ? atol(events + strlen("\"events ")) : 0;
+    const char *rate = strstr(connection->in, "\"rate ");
+    long per_second = rate ? atol(rate + strlen("\"rate ")) : 0;
+    bool is_idle = strstr(connection->in, "\"idle\"") != NULL;
     int hold_ms = strstr(connection->in, "\"hold\"") ? HOLD_MS : 0;
     use_up(connection, (size_t)request->length);
+    if (is_idle)
+        return stay_idle(connection->fd);
+    if (per_second > 0)
+        return stream_at_rate(connection->fd, per_second);
     return stream(connection->fd, count, hold_ms);
 }
 
@@ -303,11 +378,18 @@ static int listen_on_loopback(void)
 int main(void)
 {
     pthread_t thread;
+    struct rlimit files;
     prepare();
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+    idle_streams = epoll_create1(EPOLL_CLOEXEC);
     int listener = listen_on_loopback();
     printf("%d\n", port);
     fflush(stdout);
-    if (pthread_create(&thread, NULL, end_with_stdin, NULL) != 0)
+    if (idle_streams < 0 || pthread_create(&thread, NULL, end_with_stdin, NULL) != 0 ||
+        pthread_create(&thread, NULL, close_idle, NULL) != 0)
         return 1;
     for (;;) {
         int fd = accept(listener, NULL, NULL);
