@@ -10,6 +10,7 @@ local stream = require "opensandbox.stream"
 local M = {}
 
 local DEFAULT_LANGUAGE = "python"
+local START_SECONDS = 120 -- an interpreter may take long to start, before it answers anything
 local IMAGE = "opensandbox/code-interpreter:latest"
 local ENTRYPOINT = { "/opt/code-interpreter/code-interpreter.sh" }
 
@@ -94,7 +95,7 @@ local function open_engine(state, source, opts)
   engine, err = stream.open {
     lines = false, single = false, opts = opts,
     open = function(request)
-      request.json = { code = source, context = place }
+      request.json, request.header_timeout = { code = source, context = place }, START_SECONDS
       return run_code(execd, request)
     end,
     interrupt = function(id) return commands.interrupt(state, id, nil, interrupt_code) end,
@@ -106,14 +107,15 @@ end
 local methods = {}
 
 --- Makes a context: variables, imports and the working directory last from run to run. Endpoint: execd `POST /code/context`.
--- @tparam[opt] table opts `language` (default "python"), `cwd`, `timeout` (seconds)
+-- @tparam[opt] table opts `language` (default "python"), `cwd`, `timeout` (seconds, default 120: an interpreter starts)
 -- @treturn[1] table context `{id=, language=, cwd=}`
 -- @treturn[2] nil
 -- @treturn[2] table err `unsupported` where the image has no interpreter
 function methods:create_context(opts)
   local state = core.state(self, "code")
   opts = check_create(opts)
-  local context, err = ask(state, create_context, { json = { language = opts.language, cwd = opts.cwd }, timeout = opts.timeout })
+  local body = { language = opts.language, cwd = opts.cwd }
+  local context, err = ask(state, create_context, { json = body, timeout = opts.timeout or START_SECONDS })
   if not context then return nil, explain(err) end
   if type(context.id) ~= "string" or context.id == "" then
     return nil, errors.new { code = "protocol", message = "the server made a code context without telling its id" }
