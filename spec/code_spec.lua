@@ -67,17 +67,41 @@ describe("code", function()
     assert.same({ code = "x", context = { language = "python" } }, sent())
   end)
 
-  it("takes an error with and without execution_complete behind it; a run with an error is a result", function()
-    for _, tail in ipairs { { faults.complete() }, {} } do
-      answer_with { faults.init "ctx", faults.stdout "before\n", FAILURE, faults.stdout "after", (table.unpack or unpack)(tail) }
+  it("takes an error with and without execution_complete about it; a run with an error is a result", function()
+    for _, at in ipairs { 3, 5, 0 } do
+      local events = { faults.init "ctx", faults.stdout "before\n", FAILURE, faults.stdout "after" }
+      if at > 0 then table.insert(events, at, faults.complete()) end
+      answer_with(events)
       local order = {}
       local run = assert(code:run("y", {
         on_error = function(failure) order[#order + 1] = failure.name end, on_complete = function() order[#order + 1] = "complete" end,
       }))
       assert.same({ name = "NameError", value = "name 'y'", traceback = { "a", "b" }, timestamp = 2 }, run.error)
       assert.equal("before\nafter", run.stdout)
-      assert.same({ "NameError", tail[1] and "complete" }, order)
+      assert.same({ "NameError" }, order)
     end
+  end)
+
+  it("keeps what comes behind execution_complete, as interpreters send it, and tells completion last", function()
+    answer_with {
+      faults.init "ctx", faults.stdout "1\n", faults.complete(5), faults.ping(), faults.stdout "2\n",
+      event { type = "result", results = { text = "42" } },
+    }
+    local order = {}
+    local run = assert(code:run("x", {
+      on_stdout = function(text) order[#order + 1] = text end, on_result = function(result) order[#order + 1] = result.text end,
+      on_complete = function(complete) order[#order + 1] = complete.execution_time end,
+    }))
+    assert.equal("1\n2\n", run.stdout)
+    assert.equal("42", run.result[1].text)
+    assert.same({ "1\n", "2\n", "42", 0.005 }, order)
+    local types, stream = {}, assert(code:stream "x")
+    for one in function() return stream:next() end do types[#types + 1] = one.type end
+    assert.equal("init stdout execution_complete ping stdout result", table.concat(types, " "))
+    assert.equal("1\n2\n", assert(stream:result()).stdout)
+    local failed, err = code:run("x", { on_complete = function() error "late" end })
+    assert.is_nil(failed)
+    assert.equal("handler", err.code)
   end)
 
   it("streams events, to the end of a failed run too", function()

@@ -41,7 +41,8 @@ end
 -- * `open(request)` makes the request: the caller's endpoint; request holds the clocks and `lines`
 -- * `interrupt(id)` ends the remote command; nil where that is not to be done
 -- * `exit_code(id)` asks the server for an exit code; nil where it cannot be asked
--- * `lines` events are lines; `single` error or execution_complete, whichever comes first, is the last event
+-- * `lines` events are lines; `single` error or execution_complete, whichever comes first, is the last event; else the stream goes on
+--   until the server ends it: interpreters tell of completion before all of their output, and of errors after it
 -- * `opts` the options of the call: `timeout`, `idle_timeout`, `deadline`, `capture`, `max_output`, `background`, `interrupt_on_cancel`
 --
 -- @treturn table|nil engine
@@ -163,7 +164,7 @@ local function untyped_error(engine, body)
   return fail(engine, code, message, { api_code = type(body.code) == "string" and body.code or nil })
 end
 
---- Is a stream that the server ended by itself whole? Code that failed may end with its error instead of execution_complete.
+--- Is a stream without a single last event, which the server ended by itself, whole?
 local function ended_well(engine)
   local run = engine.execution.run
   return not engine.single and (run.complete or run.error) and not engine.transfer:failure()
@@ -186,7 +187,7 @@ local function complex_event(engine, kind, text, timestamp, raw, execution_time)
     return { type = "init", id = text, text = text, timestamp = timestamp }
   elseif kind == "execution_complete" then
     run.complete = { execution_time = execution_time or 0, timestamp = timestamp }
-    return { type = kind, execution_time = run.complete.execution_time, timestamp = timestamp }, true
+    return { type = kind, execution_time = run.complete.execution_time, timestamp = timestamp }, engine.single
   elseif kind == "ping" then
     return { type = "ping", text = text, timestamp = timestamp }
   end
@@ -244,6 +245,15 @@ local function pull(engine, want)
   end
 end
 
+--- Tells the handler of a stream that went on behind its execution_complete, unless an error came.
+local function tell_completion(engine, handler)
+  local run = engine.execution.run
+  if not handler or not run.complete or run.error then return end
+  engine.in_handler = true
+  handler { type = "execution_complete", execution_time = run.complete.execution_time, timestamp = run.complete.timestamp }
+  engine.in_handler = false
+end
+
 --- Calls the handlers for everything that is at hand. Runs inside one protected call for a whole batch.
 -- Returns "wait", "pause" (a host's turn is over), "done" (the transfer has ended), "end", or "failed" with an error.
 local function dispatch(engine, handlers, want)
@@ -266,13 +276,20 @@ local function dispatch(engine, handlers, want)
       if not event then return "failed", last end
       if last then engine.ended = true end
       local handler = handlers[kind]
+      if kind == "execution_complete" and not last then handler = nil end -- told when the stream has ended
       engine.in_handler = true
       if handler then handler(event) end
       if on_event then on_event(event) end
       engine.in_handler = false
       if last then return "end" end
+    elseif not transfer:done() then
+      return "wait"
+    elseif not ended_well(engine) then
+      return "failed", early_end(engine)
     else
-      return transfer:done() and "done" or "wait"
+      engine.ended = true
+      tell_completion(engine, handlers.execution_complete)
+      return "end"
     end
   end
 end
@@ -323,12 +340,6 @@ function M.drive(engine)
     elseif state == "end" then
       release(engine, true)
       return finish(engine)
-    elseif state == "done" then
-      if ended_well(engine) then
-        release(engine, true)
-        return finish(engine)
-      end
-      return abort(engine, early_end(engine))
     end
     local wait = state == "pause" and task.pause or task.await
     local waited, problem = task.pcall(wait, engine.transfer)
