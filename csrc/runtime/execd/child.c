@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -18,6 +19,7 @@
 
 #define BUCKETS 256
 #define WANTED_FILES 65536
+#define INTERRUPT_DEPTH 16
 #define KILL_ROUNDS 500 /* ms that the end of all processes is waited for */
 
 struct child {
@@ -61,9 +63,17 @@ static void reap(void *context, uint32_t events)
             continue;
         *slot = child->next;
         table->count--;
-        child->ended(child->context, status);
+        if (child->ended)
+            child->ended(child->context, status);
         free(child);
     }
+}
+
+void osb_child_forget(struct osb_child_table *table, pid_t pid)
+{
+    struct child *child = *find_slot(table, pid);
+    if (child)
+        child->ended = NULL;
 }
 
 /* Raises the limit of open files, whose old value is kept in `before`. */
@@ -100,11 +110,12 @@ struct osb_child_table *osb_child_table_new(struct osb_evloop *loop)
     return table;
 }
 
-/* Sends SIGKILL to the direct children, orphans that came to us included. */
-static void kill_children(void)
+/* Sends a signal to the direct children of a process (of ourselves: orphans that came to us included), and to theirs as
+ * deep as said. */
+static void signal_children(pid_t parent, int number, unsigned int depth)
 {
     char path[64], list[4096];
-    snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)parent, (int)parent);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return;
@@ -120,9 +131,16 @@ static void kill_children(void)
         /* a number at the end of the buffer may be cut; the next round has it */
         if (end == at || *end == '\0')
             break;
-        kill((pid_t)pid, SIGKILL);
+        if (depth > 1)
+            signal_children((pid_t)pid, number, depth - 1);
+        kill((pid_t)pid, number);
         at = end;
     }
+}
+
+void osb_child_interrupt_below(pid_t pid)
+{
+    signal_children(pid, SIGINT, INTERRUPT_DEPTH);
 }
 
 void osb_child_table_free(struct osb_child_table *table)
@@ -139,7 +157,7 @@ void osb_child_table_free(struct osb_child_table *table)
         }
     }
     for (int round = 0; round < KILL_ROUNDS; round++) {
-        kill_children();
+        signal_children(getpid(), SIGKILL, 1);
         pid_t pid;
         while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
             ;
@@ -179,35 +197,39 @@ _Noreturn static void child_fail(int report, enum step step)
 /* Runs between fork and exec: only async-signal-safe calls, as there are other threads. */
 _Noreturn static void child_main(const struct osb_child_table *table, const struct osb_child_spec *spec, int report)
 {
-    const int sources[6] = {table->null_fd,
-                            spec->output,
-                            spec->error,
-                            spec->extra_count > 0 ? spec->extra[0] : -1,
-                            spec->extra_count > 1 ? spec->extra[1] : -1,
-                            spec->extra_count > 2 ? spec->extra[2] : -1};
-    const int targets[6] = {0, 1, 2, OSB_CHILD_EXTRA_FD, OSB_CHILD_EXTRA_FD + 1, OSB_CHILD_EXTRA_FD + 2};
-    enum { FIRST_FREE = 32 };
+    enum { STANDARD = 3, ALL = STANDARD + OSB_CHILD_EXTRA_MAX, FIRST_FREE = 32 };
+    int sources[ALL] = {spec->input ? spec->input : table->null_fd, spec->output, spec->error};
+    int targets[ALL] = {0, 1, 2};
+    for (size_t i = 0; i < spec->extra_count; i++) {
+        sources[STANDARD + i] = spec->extra[i];
+        targets[STANDARD + i] = OSB_CHILD_EXTRA_FD + (int)i;
+    }
     struct sigaction standard = {.sa_handler = SIG_DFL};
     sigset_t none;
 
-    setpgid(0, 0);
+    if (spec->terminal)
+        setsid();
+    else
+        setpgid(0, 0);
     for (int number = 1; number < NSIG; number++)
         sigaction(number, &standard, NULL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
 
     /* move all out of the way of the numbers they get */
-    int moved[6];
+    int moved[ALL];
     report = fcntl(report, F_DUPFD_CLOEXEC, FIRST_FREE);
-    for (size_t i = 0; i < 3 + spec->extra_count; i++) {
+    for (size_t i = 0; i < STANDARD + spec->extra_count; i++) {
         moved[i] = fcntl(sources[i], F_DUPFD_CLOEXEC, FIRST_FREE);
         if (moved[i] < 0)
             child_fail(report, STEP_SETUP);
     }
-    for (size_t i = 0; i < 3 + spec->extra_count; i++) {
+    for (size_t i = 0; i < STANDARD + spec->extra_count; i++) {
         if (dup2(moved[i], targets[i]) < 0)
             child_fail(report, STEP_SETUP);
     }
+    if (spec->terminal && ioctl(0, TIOCSCTTY, 0) < 0)
+        child_fail(report, STEP_SETUP);
     unsigned int last = spec->extra_count ? (unsigned int)targets[2 + spec->extra_count] : 2;
     if (spec->extra_count)
         close_range(3, OSB_CHILD_EXTRA_FD - 1, 0);

@@ -17,9 +17,11 @@ struct osb_child_spec {
     const char *const *argv;
     char *const *environment;
     const char *cwd;    /* NULL: that of execd */
-    int output, error;  /* descriptors for its stdout and stderr; stdin is /dev/null */
+    int input;          /* descriptor for its stdin; 0: /dev/null */
+    int output, error;  /* descriptors for its stdout and stderr */
+    bool terminal;      /* stdin is a terminal, which becomes that of a session of its own */
     const int *extra;   /* descriptors that it gets as 7, 8, …; all others are closed in it */
-    size_t extra_count; /* at most 3 */
+    size_t extra_count; /* at most OSB_CHILD_EXTRA_MAX */
     bool set_ids;       /* run as uid and gid, with the groups given */
     uid_t uid;
     gid_t gid;
@@ -29,6 +31,7 @@ struct osb_child_spec {
 
 /* First number that extra descriptors get. */
 #define OSB_CHILD_EXTRA_FD 7
+#define OSB_CHILD_EXTRA_MAX 4
 
 /* Takes over SIGCHLD of the process (it must be blocked), becomes the reaper of orphans, and raises the limit of open
  * files for itself (the processes started get the one that was). NULL when something is out. */
@@ -41,6 +44,12 @@ void osb_child_table_free(struct osb_child_table *table);
  * on). Returns its pid, or -1 with a sentence in `error`. */
 pid_t osb_child_start(struct osb_child_table *table, const struct osb_child_spec *spec,
                       void (*ended)(void *context, int status), void *context, char error[OSB_CHILD_ERROR_SIZE]);
+
+/* Stops being told of the process's end, which may have come already. */
+void osb_child_forget(struct osb_child_table *table, pid_t pid);
+
+/* Sends SIGINT to the children of the process, their children and so on, but not to itself. */
+void osb_child_interrupt_below(pid_t pid);
 
 /* Number of processes started that have not ended. */
 size_t osb_child_count(const struct osb_child_table *table);

@@ -208,35 +208,26 @@ static void run_foreground(struct osb_execd *execd, struct osb_http_request *req
         reply_not_started(request, record, error);
 }
 
-void osb_command_run(struct osb_http_request *request, void *context)
+/* Starts a valid command and answers the request. */
+static void start_command(struct osb_execd *execd, struct osb_http_request *request, const struct command *command)
 {
-    struct osb_execd *execd = context;
     char error[OSB_PATH_ERROR_SIZE];
-    struct command command = {0};
     gid_t groups[MAX_GROUPS];
-    json_t *input = osb_input_object(request, error);
-    if (!input) {
-        osb_http_reply_error(request, 400, OSB_INVALID_REQUEST, "error parsing request, MAYBE invalid body format. %s",
-                             error);
-        return;
-    }
     char *cwd = NULL, *shell = NULL, **environment = NULL;
     struct osb_record *record = NULL;
     struct osb_child_spec spec = {0};
-    if (!read_command(request, input, &command))
-        goto done;
-    if (!choose_ids(&command, &spec, groups)) {
+    if (!choose_ids(command, &spec, groups)) {
         osb_http_reply_error(
             request, 501, OSB_NOT_SUPPORTED,
             "commands can only run as uid %lu here: the sandbox has a single user id (no subordinate ids on this host)",
             (unsigned long)getuid());
-        goto done;
+        return;
     }
-    cwd = osb_path_expand(command.cwd, command.envs, error);
+    cwd = osb_path_expand(command->cwd, command->envs, error);
     if (!cwd) {
         osb_http_reply_error(request, 500, OSB_RUNTIME_ERROR, "error running commands resolve request cwd %s: %s",
-                             command.cwd, error);
-        goto done;
+                             command->cwd, error);
+        return;
     }
     if (osb_child_count(execd->children) >= MAX_RUNNING) {
         osb_http_reply_error(request, 503, OSB_RUNTIME_ERROR, "error running commands: %d are running already",
@@ -247,30 +238,48 @@ void osb_command_run(struct osb_http_request *request, void *context)
     const char *name = shell ? "bash" : "sh";
     if (!shell)
         shell = osb_environment_find_program("sh");
-    environment = osb_environment_merge(command.envs);
-    record = osb_record_new(execd->records, command.text);
+    environment = osb_environment_merge(command->envs);
+    record = osb_record_new(execd->records, command->text);
     if (!environment || !record) {
         osb_http_reply_error(request, 503, OSB_RUNTIME_ERROR,
                              "error running commands: too many of them, or out of memory");
         goto done;
     }
-    const char *argv[] = {name, "-c", command.text, NULL};
+    const char *argv[] = {name, "-c", command->text, NULL};
     spec.program = shell ? shell : "/bin/sh";
     spec.argv = argv;
     spec.environment = environment;
     spec.cwd = *cwd ? cwd : NULL;
-    if (command.has_nul) {
+    if (command->has_nul) {
         snprintf(error, sizeof error, "fork/exec %.400s: invalid argument", spec.program);
         reply_not_started(request, record, error);
-    } else if (command.background)
-        run_background(execd, request, &command, &spec, record);
+    } else if (command->background)
+        run_background(execd, request, command, &spec, record);
     else
-        run_foreground(execd, request, &command, &spec, record);
+        run_foreground(execd, request, command, &spec, record);
 done:
     osb_environment_release(environment);
     free(shell);
     free(cwd);
+}
+
+void osb_command_run(struct osb_http_request *request, void *context)
+{
+    char error[OSB_INPUT_ERROR_SIZE];
+    struct command command = {0};
+    json_t *input = osb_input_object(request, error);
+    if (!input)
+        osb_http_reply_error(request, 400, OSB_INVALID_REQUEST, "error parsing request, MAYBE invalid body format. %s",
+                             error);
+    else if (read_command(request, input, &command))
+        start_command(context, request, &command);
     json_decref(input);
+}
+
+void osb_command_run_text(struct osb_execd *execd, struct osb_http_request *request, const char *text)
+{
+    const struct command command = {.text = text, .cwd = ""};
+    start_command(execd, request, &command);
 }
 
 /* ---- interrupt ---- */
@@ -309,7 +318,7 @@ void osb_command_interrupt(struct osb_http_request *request, void *context)
         return;
     }
     struct osb_record *record = osb_record_find(execd->records, id);
-    if (!record && osb_session_close(execd, id)) {
+    if (!record && (osb_code_interrupt(execd, id) || osb_session_close(execd, id))) {
         osb_http_reply_empty(request, 200);
         return;
     }

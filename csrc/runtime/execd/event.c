@@ -1,6 +1,8 @@
 #include "event.h"
 
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -151,6 +153,59 @@ bool osb_event_error(struct osb_buf *out, const char *value, const char *trace)
                        ",\"error\":{\"ename\":\"CommandExecError\",\"evalue\":") &&
            osb_event_quote(out, value, strlen(value)) && osb_buf_append_str(out, ",\"traceback\":[") &&
            osb_event_quote(out, trace, strlen(trace)) && osb_buf_append_str(out, "]}}\n\n");
+}
+
+bool osb_event_count(struct osb_buf *out, unsigned int count)
+{
+    return append_tail(out, "{\"type\":\"execution_count\",\"execution_count\":", count, "") &&
+           append_tail(out, ",\"timestamp\":", osb_event_time(), "}\n\n");
+}
+
+/* Appends any value as ASCII: some clients take more characters than newlines for the end of a line. */
+static bool append_value(struct osb_buf *out, const json_t *value)
+{
+    if (json_is_string(value))
+        return osb_event_quote(out, json_string_value(value), json_string_length(value));
+    char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
+    bool appended = text && osb_buf_append_str(out, text);
+    free(text);
+    return appended;
+}
+
+bool osb_event_result(struct osb_buf *out, const json_t *data)
+{
+    const char *type, *comma = "";
+    json_t *value;
+    if (!append_tail(out, "{\"type\":\"result\",\"timestamp\":", osb_event_time(), ",\"results\":{"))
+        return false;
+    json_object_foreach((json_t *)(uintptr_t)data, type, value)
+    {
+        const char *name = strcmp(type, "text/plain") == 0 ? "text" : type;
+        if (!osb_buf_append_str(out, comma) || !osb_event_quote(out, name, strlen(name)) ||
+            !osb_buf_append_byte(out, ':') || !append_value(out, value))
+            return false;
+        comma = ",";
+    }
+    return osb_buf_append_str(out, "}}\n\n");
+}
+
+bool osb_event_failure(struct osb_buf *out, const json_t *failure)
+{
+    static const char *const names[] = {"ename", "evalue"};
+    if (!append_tail(out, "{\"type\":\"error\",\"timestamp\":", osb_event_time(), ",\"error\":{"))
+        return false;
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *text = json_object_get(failure, names[i]);
+        if (!osb_event_quote(out, names[i], strlen(names[i])) || !osb_buf_append_byte(out, ':') ||
+            !osb_event_quote(out, json_is_string(text) ? json_string_value(text) : "", json_string_length(text)) ||
+            !osb_buf_append_byte(out, ','))
+            return false;
+    }
+    const json_t *traceback = json_object_get(failure, "traceback");
+    if (!osb_buf_append_str(out, "\"traceback\":"))
+        return false;
+    return (json_is_array(traceback) ? append_value(out, traceback) : osb_buf_append_str(out, "[]")) &&
+           osb_buf_append_str(out, "}}\n\n");
 }
 
 /* ---- lines ---- */

@@ -3,6 +3,7 @@
 #ifndef OSB_EVENT_H
 #define OSB_EVENT_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -24,6 +25,15 @@ bool osb_event_complete(struct osb_buf *out, int64_t elapsed);
 
 /* {"type":"error",…,"error":{"ename":"CommandExecError","evalue":value,"traceback":[trace]}}. */
 bool osb_event_error(struct osb_buf *out, const char *value, const char *trace);
+
+/* {"type":"execution_count",…}. */
+bool osb_event_count(struct osb_buf *out, unsigned int count);
+
+/* {"type":"result",…,"results":{…}} of a map from MIME types to values; "text/plain" is called "text" there. */
+bool osb_event_result(struct osb_buf *out, const json_t *data);
+
+/* The error event of {"ename":…,"evalue":…,"traceback":[…]}, strings. */
+bool osb_event_failure(struct osb_buf *out, const json_t *failure);
 
 /* Appends a JSON string with its quotes. */
 bool osb_event_quote(struct osb_buf *out, const char *text, size_t len);

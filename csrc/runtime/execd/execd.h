@@ -12,6 +12,7 @@
 struct osb_child_table;
 struct osb_record_table;
 struct osb_session;
+struct osb_code_context;
 
 struct osb_execd {
     struct osb_evloop *loop;
@@ -22,6 +23,7 @@ struct osb_execd {
     struct osb_record_table *records;
     struct osb_session *sessions;
     size_t session_count;
+    struct osb_code_context *code_contexts;
     struct osb_metrics_watch *metrics_watches;
     unsigned int port; /* the own one */
     char *token;       /* NULL: no access check */
@@ -36,9 +38,23 @@ struct osb_execd {
 
 /* command.c */
 void osb_command_run(struct osb_http_request *request, void *context);
+/* The same for a command that came otherwise. */
+void osb_command_run_text(struct osb_execd *execd, struct osb_http_request *request, const char *text);
 void osb_command_interrupt(struct osb_http_request *request, void *context);
 void osb_command_status(struct osb_http_request *request, void *context);
 void osb_command_logs(struct osb_http_request *request, void *context);
+
+/* code.c */
+void osb_code_run(struct osb_http_request *request, void *context);
+void osb_code_create(struct osb_http_request *request, void *context);
+void osb_code_list(struct osb_http_request *request, void *context);
+void osb_code_get(struct osb_http_request *request, void *context);
+void osb_code_delete(struct osb_http_request *request, void *context);
+void osb_code_delete_language(struct osb_http_request *request, void *context);
+/* Interrupts what runs in the context; false when there is none of that id. */
+bool osb_code_interrupt(struct osb_execd *execd, const char *id);
+/* To be called before the server and the children are freed. */
+void osb_code_delete_all(struct osb_execd *execd);
 
 /* session.c */
 void osb_session_create(struct osb_http_request *request, void *context);

@@ -48,6 +48,13 @@ static const struct osb_http_route routes[] = {
     {"DELETE", "/command", osb_command_interrupt, false},
     {"GET", "/command/status/:id", osb_command_status, false},
     {"GET", "/command/:id/logs", osb_command_logs, false},
+    {"POST", "/code", osb_code_run, false},
+    {"DELETE", "/code", osb_command_interrupt, false},
+    {"POST", "/code/context", osb_code_create, false},
+    {"GET", "/code/contexts", osb_code_list, false},
+    {"DELETE", "/code/contexts", osb_code_delete_language, false},
+    {"GET", "/code/contexts/:id", osb_code_get, false},
+    {"DELETE", "/code/contexts/:id", osb_code_delete, false},
     {"POST", "/session", osb_session_create, false},
     {"POST", "/session/:id/run", osb_session_run, false},
     {"DELETE", "/session/:id", osb_session_delete, false},
@@ -252,6 +259,7 @@ static void stop(struct osb_execd *execd)
 {
     osb_worker_pool_free(execd->workers);
     osb_run_stop_all();
+    osb_code_delete_all(execd);
     osb_metrics_stop_all(execd);
     osb_http_proxy_free(execd->proxy);
     osb_http_server_free(execd->server);

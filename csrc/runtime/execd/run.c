@@ -242,7 +242,7 @@ static void client_gone(void *context)
     resume_outputs(run);
 }
 
-static void add_event_headers(struct osb_http_request *request)
+void osb_run_add_headers(struct osb_http_request *request)
 {
     osb_http_reply_header(request, "Content-Type", "text/event-stream");
     osb_http_reply_header(request, "Cache-Control", "no-cache");
@@ -252,7 +252,7 @@ static void add_event_headers(struct osb_http_request *request)
 void osb_run_reply_events(struct osb_http_request *request, const struct osb_buf *events)
 {
     struct osb_http_stream_events none = {0};
-    add_event_headers(request);
+    osb_run_add_headers(request);
     struct osb_http_stream *stream = osb_http_reply_stream(request, 200, OSB_HTTP_CHUNKED, &none);
     if (!stream)
         return;
@@ -344,7 +344,7 @@ struct osb_run *osb_run_start(struct osb_execd *execd, struct osb_http_request *
         return NULL;
     }
     run->group = *pid;
-    add_event_headers(request);
+    osb_run_add_headers(request);
     const struct osb_http_stream_events events = {.drain = client_drained, .gone = client_gone, .context = run};
     run->stream = osb_http_reply_stream(request, 200, OSB_HTTP_CHUNKED, &events);
     if (!osb_event_text(run_buffer(run), "init", options->id, strlen(options->id), osb_event_time()) ||

@@ -29,6 +29,9 @@ struct osb_run_options {
 struct osb_run *osb_run_start(struct osb_execd *execd, struct osb_http_request *request,
                               const struct osb_run_options *options, pid_t *pid, char error[OSB_CHILD_ERROR_SIZE]);
 
+/* Adds the headers of a stream of events to the answer. */
+void osb_run_add_headers(struct osb_http_request *request);
+
 /* Answers with a whole stream of events that is known already. */
 void osb_run_reply_events(struct osb_http_request *request, const struct osb_buf *events);
 
