@@ -112,19 +112,16 @@ describe("the runtime's lifecycle API", function()
         [{ networkPolicy = { egress = { { action = "allow", target = "example.com" } } } }] = "400 SANDBOX::API_NOT_SUPPORTED",
         [{ extensions = { ["runtime.network"] = "bridge" } }] = "400 SANDBOX::INVALID_PARAMETER",
         [{ extensions = { ["runtime.wings"] = "2" } }] = "400 SANDBOX::INVALID_PARAMETER",
-        [{ extensions = { ["access.renew.extend.seconds"] = "600" } }] = "400 SANDBOX::API_NOT_SUPPORTED",
         [{ extensions = { poolRef = "p" } }] = "400 SANDBOX::UNSUPPORTED_POOL_REF",
         [{ metadata = { ["opensandbox.io/x"] = "1" } }] = "400 INVALID_METADATA_LABEL",
         [{ platform = { os = "windows", arch = "amd64" } }] = "400 SANDBOX::INVALID_PARAMETER",
         [{ env = { ["A=B"] = "1" } }] = "400 SANDBOX::INVALID_PARAMETER",
         [{ secureAccess = true }] = "400 SANDBOX::INVALID_PARAMETER",
-        [{ image = cjson.null, snapshotId = "s" }] = "501 SNAPSHOT::NOT_IMPLEMENTED",
       }
       for fields, expected in pairs(cases) do
         assert.equal(expected, refusal("POST", "/v1/sandboxes", runtimes.body(fields)))
       end
       create { networkPolicy = { defaultAction = "deny" } } -- what a sandbox without a network keeps anyway
-      assert.equal("501 SNAPSHOT::NOT_IMPLEMENTED", refusal("GET", "/v1/snapshots"))
       assert.equal("501 KUBERNETES::POOL_NOT_SUPPORTED", refusal("GET", "/v1/pools"))
       assert.equal("501 DIAGNOSTICS_NOT_IMPLEMENTED", refusal("GET", "/v1/sandboxes/x/diagnostics/logs?scope=all"))
     end)

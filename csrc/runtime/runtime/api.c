@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/runtime/create.h"
 #include "runtime/runtime/sandbox.h"
 
 #define API_KEY_HEADER "OPEN-SANDBOX-API-KEY"
@@ -26,6 +27,20 @@ long osb_api_number(const char *text, long most)
     return number >= 0 && !*end && number <= most ? number : -1;
 }
 
+long osb_api_count(struct osb_http_request *request, const char *name, long most, long missing)
+{
+    const char *text = osb_http_request_query(request, name);
+    if (!text)
+        return missing;
+    long number = osb_api_number(text, most);
+    if (number >= 1)
+        return number;
+    char message[64];
+    snprintf(message, sizeof message, "Input should be a whole number from 1 to %ld", most);
+    osb_reply_unprocessable(request, "query", name, "value_error", message);
+    return -1;
+}
+
 /* ---- what is not served ---- */
 
 static void health(struct osb_http_request *request, void *context)
@@ -38,12 +53,6 @@ static void take_event(struct osb_http_request *request, void *context)
 {
     (void)context;
     osb_http_reply_empty(request, 204);
-}
-
-static void no_snapshots(struct osb_http_request *request, void *context)
-{
-    (void)context;
-    osb_http_reply_error(request, 501, "SNAPSHOT::NOT_IMPLEMENTED", "This runtime has no snapshots.");
 }
 
 static void no_diagnostics(struct osb_http_request *request, void *context)
@@ -72,8 +81,10 @@ static const struct osb_http_route routes[] = {
     {"*", "/sandboxes/:id/proxy/:port/*", osb_api_proxy, true},
     {"GET", "/health", health, false},
     {"POST", "/metrics/events", take_event, false},
-    {"POST", "/sandboxes/:id/snapshots", no_snapshots, false},
-    {"*", "/snapshots/*", no_snapshots, false},
+    {"POST", "/sandboxes/:id/snapshots", osb_api_create_snapshot, false},
+    {"GET", "/snapshots", osb_api_list_snapshots, false},
+    {"GET", "/snapshots/:id", osb_api_get_snapshot, false},
+    {"DELETE", "/snapshots/:id", osb_api_delete_snapshot, false},
     {"GET", "/sandboxes/:id/diagnostics/*", no_diagnostics, false},
     {"*", "/pools/*", no_pools, false},
 };
@@ -82,8 +93,7 @@ static const struct osb_http_route routes[] = {
 
 /* ---- who may ---- */
 
-/* Equal secrets, in a time that depends on the lengths alone. */
-static bool same_secret(const char *own, const char *given)
+bool osb_api_same_secret(const char *own, const char *given)
 {
     const size_t len = strlen(given);
     bool same = strlen(own) == len;
@@ -128,7 +138,7 @@ static bool authorize(struct osb_http_request *request, void *context)
                              "Authentication credentials are missing. Provide API key via " API_KEY_HEADER " header.");
         return false;
     }
-    if (!same_secret(runtime->api_key, key)) {
+    if (!osb_api_same_secret(runtime->api_key, key)) {
         osb_http_reply_error(request, 401, "INVALID_API_KEY",
                              "Authentication credentials are invalid. Check your API key and try again.");
         return false;

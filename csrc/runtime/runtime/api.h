@@ -14,6 +14,12 @@ struct osb_sandbox *osb_api_sandbox(struct osb_http_request *request, const stru
 /* Reads a decimal number of one digit at least and nothing else; -1 when it is none or above `most`. */
 long osb_api_number(const char *text, long most);
 
+/* Compares secrets in a time that depends on the lengths alone. */
+bool osb_api_same_secret(const char *own, const char *given);
+
+/* A whole number of the query from 1 to `most`; `missing` when it is not given. Else answers 422 and returns -1. */
+long osb_api_count(struct osb_http_request *request, const char *name, long most, long missing);
+
 /* api_sandbox.c */
 void osb_api_create(struct osb_http_request *request, void *context);
 void osb_api_list(struct osb_http_request *request, void *context);
@@ -23,6 +29,12 @@ void osb_api_patch_metadata(struct osb_http_request *request, void *context);
 void osb_api_pause(struct osb_http_request *request, void *context);
 void osb_api_resume(struct osb_http_request *request, void *context);
 void osb_api_renew(struct osb_http_request *request, void *context);
+
+/* api_snapshot.c */
+void osb_api_create_snapshot(struct osb_http_request *request, void *context);
+void osb_api_list_snapshots(struct osb_http_request *request, void *context);
+void osb_api_get_snapshot(struct osb_http_request *request, void *context);
+void osb_api_delete_snapshot(struct osb_http_request *request, void *context);
 
 /* api_endpoint.c */
 void osb_api_endpoint(struct osb_http_request *request, void *context);

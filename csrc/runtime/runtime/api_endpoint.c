@@ -45,9 +45,14 @@ void osb_api_endpoint(struct osb_http_request *request, void *context)
     const long port = sandbox ? read_port(request) : 0;
     if (!port)
         return;
+    if (!*sandbox->address) {
+        osb_http_reply_error(request, 409, "DOCKER::SANDBOX_NOT_RUNNING", "Sandbox is not in a running state.");
+        return;
+    }
     const char *host = osb_http_request_header(request, "Host");
     json_t *endpoint;
-    if (by_server || !sandbox->own_address)
+    /* only use through this server can be seen, and renew */
+    if (by_server || !sandbox->own_address || sandbox->renew_seconds > 0)
         endpoint = json_sprintf("%s/sandboxes/%s/proxy/%ld", host ? host : "localhost", sandbox->id, port);
     else if (port == OSB_EXECD_PORT)
         endpoint = json_string(sandbox->address);
@@ -70,7 +75,7 @@ void osb_api_proxy(struct osb_http_request *request, void *context)
 {
     static const char *const dropped[] = {"Authorization", "Cookie", "OPEN-SANDBOX-API-KEY", NULL};
     const struct osb_runtime *runtime = context;
-    const struct osb_sandbox *sandbox = osb_api_sandbox(request, runtime);
+    struct osb_sandbox *sandbox = osb_api_sandbox(request, runtime);
     const long port = sandbox ? read_port(request) : 0;
     if (!port)
         return;
@@ -83,6 +88,9 @@ void osb_api_proxy(struct osb_http_request *request, void *context)
         osb_http_reply_error(request, 409, "DOCKER::SANDBOX_NOT_RUNNING", "Sandbox is not in a running state.");
         return;
     }
+    const char *token = osb_http_request_header(request, TOKEN_HEADER);
+    if (token && osb_api_same_secret(sandbox->token, token))
+        osb_sandbox_touch(sandbox);
     const char *rest = osb_http_request_rest(request);
     struct osb_buf url = {0};
     bool fits = osb_buf_printf(&url, "http://%s", sandbox->address) &&

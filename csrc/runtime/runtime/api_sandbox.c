@@ -1,27 +1,15 @@
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 
 #include "runtime/runtime/api.h"
 #include "runtime/runtime/create.h"
+#include "runtime/runtime/json_file.h"
+#include "runtime/runtime/page.h"
+#include "runtime/runtime/record.h"
 #include "runtime/runtime/rules.h"
 #include "runtime/runtime/sandbox.h"
-#include "runtime/shared/text.h"
-
-#define DEFAULT_PAGE_SIZE 20
-#define MAX_PAGE_SIZE 200
-#define MAX_PAGE 1000000
-#define MAX_STATES 64
 
 /* ---- answers ---- */
-
-static json_t *time_json(const struct timespec *time)
-{
-    char text[OSB_TIME_SIZE];
-    const struct timespec rounded = {.tv_sec = time->tv_sec, .tv_nsec = time->tv_nsec / 1000 * 1000};
-    osb_time_format(&rounded, text); /* to the microsecond, as the official server and what clients can read */
-    return json_string(text);
-}
 
 static json_t *status_json(const struct osb_sandbox *sandbox)
 {
@@ -44,12 +32,13 @@ static json_t *status_json(const struct osb_sandbox *sandbox)
         message = json_string("The sandbox ended by itself.");
         break;
     case OSB_FAILED:
-        reason = "CONTAINER_EXITED_ERROR";
-        message = json_sprintf("The sandbox ended by itself with exit code %d.", sandbox->exit_code);
+        reason = sandbox->lost ? "RUNTIME_RESTARTED" : "CONTAINER_EXITED_ERROR";
+        message = sandbox->lost ? json_string("The runtime ended, and the sandbox with it.")
+                                : json_sprintf("The sandbox ended by itself with exit code %d.", sandbox->exit_code);
         break;
     }
     return json_pack("{s:s, s:s, s:o, s:o}", "state", osb_sandbox_state_name(sandbox), "reason", reason, "message",
-                     message, "lastTransitionAt", time_json(&sandbox->changed_at));
+                     message, "lastTransitionAt", osb_json_time(&sandbox->changed_at));
 }
 
 /* Adds a borrowed value unless it is NULL. */
@@ -63,15 +52,16 @@ static void set(json_t *object, const char *name, json_t *value)
 static json_t *sandbox_json(const struct osb_sandbox *sandbox, bool with_image)
 {
     json_t *body = json_pack("{s:s, s:o, s:o}", "id", sandbox->id, "status", status_json(sandbox), "createdAt",
-                             time_json(&sandbox->created_at));
+                             osb_json_time(&sandbox->created_at));
     if (with_image)
-        set(body, "image", sandbox->image);
+        set(body, sandbox->snapshot_id ? "snapshotId" : "image",
+            sandbox->snapshot_id ? sandbox->snapshot_id : sandbox->image);
     set(body, "platform", sandbox->platform);
     set(body, "entrypoint", sandbox->entrypoint);
     if (json_object_size(sandbox->metadata) > 0)
         set(body, "metadata", sandbox->metadata);
     if (body && sandbox->expires)
-        (void)json_object_set_new(body, "expiresAt", time_json(&sandbox->expires_at));
+        (void)json_object_set_new(body, "expiresAt", osb_json_time(&sandbox->expires_at));
     return body;
 }
 
@@ -118,20 +108,12 @@ void osb_api_create(struct osb_http_request *request, void *context)
 
 /* ---- list ---- */
 
-struct filter {
-    const char *states[MAX_STATES];
-    size_t state_count;
-    json_t *metadata; /* wanted, or NULL */
-};
-
-static bool matches(const struct osb_sandbox *sandbox, const struct filter *filter)
+static bool has_metadata(const struct osb_sandbox *sandbox, json_t *wanted)
 {
-    bool found = filter->state_count == 0;
-    for (size_t i = 0; i < filter->state_count && !found; i++)
-        found = strcasecmp(filter->states[i], osb_sandbox_state_name(sandbox)) == 0;
     const char *key;
     json_t *value;
-    json_object_foreach(filter->metadata, key, value)
+    bool found = true;
+    json_object_foreach(wanted, key, value)
     {
         const json_t *own = json_object_get(sandbox->metadata, key);
         found = found && own && json_equal(own, value);
@@ -139,61 +121,24 @@ static bool matches(const struct osb_sandbox *sandbox, const struct filter *filt
     return found;
 }
 
-/* A whole number of the query from 1 to `most`; `missing` when it is not given. Else answers 422 and returns -1. */
-static long read_count(struct osb_http_request *request, const char *name, long most, long missing)
-{
-    const char *text = osb_http_request_query(request, name);
-    if (!text)
-        return missing;
-    long number = osb_api_number(text, most);
-    if (number >= 1)
-        return number;
-    char message[64];
-    snprintf(message, sizeof message, "Input should be a whole number from 1 to %ld", most);
-    osb_reply_unprocessable(request, "query", name, "value_error", message);
-    return -1;
-}
-
-/* False when it answered the request. */
-static bool read_filter(struct osb_http_request *request, struct filter *filter)
-{
-    const char *state;
-    while (filter->state_count < MAX_STATES &&
-           (state = osb_http_request_query_at(request, "state", filter->state_count)) != NULL)
-        filter->states[filter->state_count++] = state;
-    const char *metadata = osb_http_request_query(request, "metadata");
-    if (!metadata || !*metadata)
-        return true;
-    filter->metadata = osb_rules_parse_filter(metadata);
-    if (!filter->metadata)
-        osb_http_reply_error(request, 400, "INVALID_METADATA_FORMAT",
-                             "Invalid metadata format: it is key=value&key2=value2, URL-encoded once more as a whole.");
-    return filter->metadata != NULL;
-}
-
 void osb_api_list(struct osb_http_request *request, void *context)
 {
     const struct osb_runtime *runtime = context;
-    struct filter filter = {0};
-    long page = read_count(request, "page", MAX_PAGE, 1);
-    long size = page < 0 ? -1 : read_count(request, "pageSize", MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE);
-    if (size < 0 || !read_filter(request, &filter))
-        return;
-    json_t *items = json_array();
-    long total = 0;
-    for (const struct osb_sandbox *sandbox = runtime->sandboxes; sandbox; sandbox = sandbox->next) {
-        if (sandbox->deleted || !matches(sandbox, &filter))
-            continue;
-        if (total / size == page - 1)
-            (void)json_array_append_new(items, sandbox_json(sandbox, true));
-        total++;
+    const char *text = osb_http_request_query(request, "metadata");
+    json_t *metadata = text && *text ? osb_rules_parse_filter(text) : NULL;
+    struct osb_page page;
+    if (text && *text && !metadata)
+        osb_http_reply_error(request, 400, "INVALID_METADATA_FORMAT",
+                             "Invalid metadata format: it is key=value&key2=value2, URL-encoded once more as a whole.");
+    else if (osb_page_read(&page, request)) {
+        for (const struct osb_sandbox *sandbox = runtime->sandboxes; sandbox; sandbox = sandbox->next) {
+            if (!sandbox->deleted && osb_page_wants(&page, osb_sandbox_state_name(sandbox)) &&
+                has_metadata(sandbox, metadata) && osb_page_takes(&page))
+                (void)json_array_append_new(page.items, sandbox_json(sandbox, true));
+        }
+        osb_page_reply(&page, request);
     }
-    json_decref(filter.metadata);
-    const long pages = (total + size - 1) / size;
-    osb_http_reply_json(request, 200,
-                        json_pack("{s:o, s:{s:I, s:I, s:I, s:I, s:b}}", "items", items, "pagination", "page",
-                                  (json_int_t)page, "pageSize", (json_int_t)size, "totalItems", (json_int_t)total,
-                                  "totalPages", (json_int_t)pages, "hasNextPage", page < pages));
+    json_decref(metadata);
 }
 
 /* ---- one sandbox ---- */
@@ -243,6 +188,7 @@ void osb_api_patch_metadata(struct osb_http_request *request, void *context)
             else
                 (void)json_object_set(sandbox->metadata, key, value);
         }
+        osb_record_save(sandbox);
         osb_http_reply_json(request, 200, sandbox_json(sandbox, true));
     }
     json_decref(patch);
@@ -287,7 +233,7 @@ static void renew(struct osb_http_request *request, struct osb_sandbox *sandbox,
     else if (!osb_sandbox_set_expiry(sandbox, time))
         osb_http_reply_error(request, 500, "GENERAL::UNKNOWN_ERROR", "Memory is out.");
     else
-        osb_http_reply_json(request, 200, json_pack("{s:o}", "expiresAt", time_json(time)));
+        osb_http_reply_json(request, 200, json_pack("{s:o}", "expiresAt", osb_json_time(time)));
 }
 
 void osb_api_renew(struct osb_http_request *request, void *context)

@@ -4,9 +4,13 @@
 #include <string.h>
 #include <sys/utsname.h>
 
+#include "runtime/runtime/api.h"
 #include "runtime/runtime/rules.h"
+#include "runtime/runtime/snapshot.h"
 
 #define LONGEST_TIMEOUT ((json_int_t)10 * 366 * 86400)
+#define LEAST_RENEWAL 300 /* seconds */
+#define MOST_RENEWAL 86400
 #define MOST_STRINGS 2048
 #define CODE_INTERPRETER "opensandbox/code-interpreter"
 
@@ -129,10 +133,6 @@ static bool check_source(struct osb_http_request *request, const json_t *body)
     if (!value_of(body, "resourceLimits"))
         return unprocessable(request, "resourceLimits", "value_error",
                              "Value error, resourceLimits is required when poolRef is not provided.");
-    if (has_snapshot) {
-        osb_http_reply_error(request, 501, "SNAPSHOT::NOT_IMPLEMENTED", "This runtime has no snapshots.");
-        return false;
-    }
     return true;
 }
 
@@ -151,6 +151,8 @@ static bool is_code_interpreter(const char *name)
 static bool check_image(const struct osb_runtime *runtime, struct osb_http_request *request, const json_t *body)
 {
     const char *name = json_string_value(json_object_get(value_of(body, "image"), "uri"));
+    if (!name)
+        return true; /* that of a snapshot */
     bool known = strcmp(name, "host") == 0 || is_code_interpreter(name);
     for (size_t i = 0; i < runtime->alias_count && !known; i++)
         known = strcmp(name, runtime->aliases[i]) == 0;
@@ -165,6 +167,40 @@ static bool check_image(const struct osb_runtime *runtime, struct osb_http_reque
                          "programs; --alias NAME=host adds a name.",
                          name, (int)names.len, osb_buf_data(&names));
     osb_buf_free(&names);
+    return false;
+}
+
+/* Takes what a snapshot brings along. */
+static bool read_snapshot(const struct osb_runtime *runtime, struct osb_http_request *request, const char *id,
+                          struct osb_sandbox_spec *spec)
+{
+    if (!id || spec->image)
+        return true;
+    const struct osb_snapshot *snapshot = osb_snapshot_find(runtime, id);
+    if (!snapshot) {
+        osb_http_reply_error(request, 404, "SNAPSHOT::NOT_FOUND", "Snapshot %.100s not found", id);
+        return false;
+    }
+    if (snapshot->state != OSB_SNAPSHOT_READY) {
+        osb_http_reply_error(request, 409, "SNAPSHOT::NOT_READY", "Snapshot %s is not ready for restore.", id);
+        return false;
+    }
+    spec->snapshot = snapshot;
+    spec->image = snapshot->image;
+    if (!spec->entrypoint)
+        spec->entrypoint = snapshot->entrypoint;
+    return true;
+}
+
+/* How far use puts the expiry off. */
+static bool read_renewal(struct osb_http_request *request, const char *value, struct osb_sandbox_spec *spec)
+{
+    spec->renew_seconds = osb_api_number(value, MOST_RENEWAL);
+    if (spec->renew_seconds >= LEAST_RENEWAL)
+        return true;
+    osb_http_reply_error(request, 400, "SANDBOX::INVALID_PARAMETER",
+                         "extensions[\"access.renew.extend.seconds\"] is a whole number from %d to %d.", LEAST_RENEWAL,
+                         MOST_RENEWAL);
     return false;
 }
 
@@ -222,9 +258,8 @@ static bool check_extensions(const struct osb_runtime *runtime, struct osb_http_
         const char *value = json_string_value(item);
         if (strcmp(name, "poolRef") == 0 && !is_blank(value))
             return refuse(request, "SANDBOX::UNSUPPORTED_POOL_REF", "This runtime has no pools (extensions.poolRef).");
-        if (strcmp(name, "access.renew.extend.seconds") == 0)
-            return refuse(request, "SANDBOX::API_NOT_SUPPORTED",
-                          "This runtime does not renew on access (extensions[\"access.renew.extend.seconds\"]).");
+        if (strcmp(name, "access.renew.extend.seconds") == 0 && !read_renewal(request, value, spec))
+            return false;
         if (strcmp(name, "runtime.network") == 0) {
             spec->host_network = strcmp(value, "host") == 0;
             if (!spec->host_network && strcmp(value, "none") != 0)
@@ -297,6 +332,7 @@ bool osb_create_read(const struct osb_runtime *runtime, struct osb_http_request 
     struct osb_rule_error error;
     if (!check_shapes(request, body) || !check_extensions(runtime, request, value_of(body, "extensions"), spec) ||
         !check_source(request, body) || !check_unsupported(request, body) || !check_image(runtime, request, body) ||
+        !read_snapshot(runtime, request, json_string_value(value_of(body, "snapshotId")), spec) ||
         !check_platform(request, spec->platform) || !check_env(request, spec->env) ||
         !check_policy(request, value_of(body, "networkPolicy"), spec->host_network))
         return false;

@@ -22,7 +22,9 @@
 #include "runtime/runtime/owner.h"
 #include "runtime/runtime/path.h"
 #include "runtime/runtime/runtime.h"
+#include "runtime/runtime/record.h"
 #include "runtime/runtime/sandbox.h"
+#include "runtime/runtime/snapshot.h"
 #include "runtime/runtime/userns.h"
 #include "runtime/shared/text.h"
 
@@ -220,6 +222,8 @@ static bool run(const struct osb_options *options, struct osb_runtime *runtime, 
         return PROBLEM(problem, "memory or descriptors are out: %s", strerror(errno));
     if (options->embedded && !osb_owner_watch(owner, runtime->loop))
         return PROBLEM(problem, "standard input must be a pipe from the owner: %s", strerror(errno));
+    osb_snapshot_load_all(runtime);
+    osb_record_load_all(runtime);
     if (!serve(options, runtime, url, sizeof url, problem))
         return false;
     osb_log("serving on %s", url);
@@ -244,6 +248,7 @@ int main(int argc, char **argv)
     bool ran = run(&options, &runtime, &owner, &problem);
     if (runtime.proxy)
         osb_http_proxy_free(runtime.proxy);
+    osb_snapshot_forget_all(&runtime);
     osb_sandbox_forget_all(&runtime);
     if (runtime.server)
         osb_http_server_free(runtime.server);

@@ -18,6 +18,7 @@
 #define OSB_SECRET_SIZE 65
 
 struct osb_sandbox;
+struct osb_snapshot;
 
 struct osb_runtime {
     struct osb_evloop *loop;
@@ -33,6 +34,8 @@ struct osb_runtime {
     struct osb_allowed_paths allowed_paths;
     struct osb_sandbox *sandboxes; /* newest first */
     size_t sandbox_count;
+    struct osb_snapshot *snapshots; /* newest first */
+    size_t snapshot_count;
 };
 
 #endif

@@ -13,6 +13,8 @@
 #include <unistd.h>
 
 #include "runtime/runtime/log.h"
+#include "runtime/runtime/record.h"
+#include "runtime/runtime/snapshot.h"
 #include "runtime/shared/text.h"
 
 #define START_PATIENCE 30000     /* ms */
@@ -37,6 +39,7 @@ static void change_state(struct osb_sandbox *sandbox, enum osb_sandbox_state sta
     sandbox->state = state;
     clock_gettime(CLOCK_REALTIME, &sandbox->changed_at);
     osb_log("sandbox %s: %s", sandbox->id, osb_sandbox_state_name(sandbox));
+    osb_record_save(sandbox);
 }
 
 /* Takes it off the list of all. */
@@ -84,7 +87,12 @@ static void free_sandbox(struct osb_sandbox *sandbox)
     unlink_sandbox(sandbox);
     close_process(sandbox);
     osb_timer_stop(sandbox->runtime->loop, &sandbox->expiry);
+    if (sandbox->restore)
+        osb_copy_cancel(sandbox->restore);
+    json_decref(sandbox->env);
+    json_decref(sandbox->command);
     json_decref(sandbox->image);
+    json_decref(sandbox->snapshot_id);
     json_decref(sandbox->platform);
     json_decref(sandbox->metadata);
     json_decref(sandbox->entrypoint);
@@ -103,9 +111,10 @@ static bool uses_volume(const struct osb_sandbox *sandbox, const char *claim)
     return false;
 }
 
-/* Removes the named volumes that were to end with the sandbox, but for those that another one uses. */
-static void end_volumes(const struct osb_sandbox *sandbox)
+/* Forgets it on disk, and removes the named volumes that were to end with it, but for those that another one uses. */
+static void forget(const struct osb_sandbox *sandbox)
 {
+    osb_record_remove(sandbox);
     const struct osb_runtime *runtime = sandbox->runtime;
     for (size_t i = 0; i < sandbox->volumes.count; i++) {
         const struct osb_volume *volume = &sandbox->volumes.list[i];
@@ -152,7 +161,7 @@ static void finish(struct osb_sandbox *sandbox, int exit_code)
         return;
     }
     osb_log("sandbox %s: deleted", sandbox->id);
-    end_volumes(sandbox);
+    forget(sandbox);
     if (sandbox->gone)
         sandbox->gone(sandbox->gone_context);
     free_sandbox(sandbox);
@@ -274,8 +283,7 @@ static bool watch_process(struct osb_sandbox *sandbox)
 
 /* ---- create ---- */
 
-/* A random UUID (version 4). */
-static void make_id(char out[OSB_ID_SIZE])
+void osb_sandbox_make_id(char out[OSB_ID_SIZE])
 {
     char hex[33];
     osb_random_hex(hex, 32);
@@ -284,45 +292,66 @@ static void make_id(char out[OSB_ID_SIZE])
     snprintf(out, OSB_ID_SIZE, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20);
 }
 
-static struct osb_sandbox *new_sandbox(struct osb_runtime *runtime, const struct osb_sandbox_spec *spec)
+/* One without processes, at the head of the list. */
+static struct osb_sandbox *add_sandbox(struct osb_runtime *runtime)
 {
     struct osb_sandbox *sandbox = calloc(1, sizeof *sandbox);
+    if (!sandbox)
+        return NULL;
+    sandbox->runtime = runtime;
+    sandbox->init_fd = -1;
+    sandbox->process = (struct osb_isolated){
+        .monitor = -1, .monitor_fd = -1, .status_fd = -1, .life_fd = -1, .ready_fd = -1, .output_fd = -1};
+    sandbox->next = runtime->sandboxes;
+    runtime->sandboxes = sandbox;
+    runtime->sandbox_count++;
+    return sandbox;
+}
+
+struct osb_sandbox *osb_sandbox_remember(struct osb_runtime *runtime, const char *id, json_t *metadata)
+{
+    struct osb_sandbox *sandbox = add_sandbox(runtime);
+    if (!sandbox)
+        return NULL;
+    snprintf(sandbox->id, sizeof sandbox->id, "%s", id);
+    sandbox->metadata = json_incref(metadata);
+    return sandbox;
+}
+
+static struct osb_sandbox *new_sandbox(struct osb_runtime *runtime, const struct osb_sandbox_spec *spec)
+{
+    struct osb_sandbox *sandbox = add_sandbox(runtime);
     struct osb_volumes volumes = spec->volumes;
     if (!sandbox) {
         osb_volumes_close(&volumes);
         return NULL;
     }
-    sandbox->runtime = runtime;
     sandbox->volumes = volumes;
-    sandbox->init_fd = -1;
-    sandbox->process = (struct osb_isolated){
-        .monitor = -1, .monitor_fd = -1, .status_fd = -1, .life_fd = -1, .ready_fd = -1, .output_fd = -1};
-    make_id(sandbox->id);
+    osb_sandbox_make_id(sandbox->id);
     osb_random_hex(sandbox->token, sizeof sandbox->token - 1);
     clock_gettime(CLOCK_REALTIME, &sandbox->created_at);
     sandbox->changed_at = sandbox->created_at;
+    sandbox->renew_seconds = spec->renew_seconds;
+    sandbox->host_network = spec->host_network;
     sandbox->image = json_incref(spec->image);
     sandbox->platform = json_incref(spec->platform);
     sandbox->entrypoint = json_incref(spec->entrypoint);
+    sandbox->env = json_incref(spec->env);
+    sandbox->command = json_incref(spec->command);
     sandbox->metadata = spec->metadata ? json_deep_copy(spec->metadata) : json_object();
-    if (!sandbox->metadata) {
+    if (spec->snapshot)
+        sandbox->snapshot_id = json_string(spec->snapshot->id);
+    if (!sandbox->metadata || (spec->snapshot && !sandbox->snapshot_id)) {
         free_sandbox(sandbox);
         return NULL;
     }
     return sandbox;
 }
 
-static bool start_processes(struct osb_sandbox *sandbox, const struct osb_sandbox_spec *spec, char *error, size_t size)
+static bool start_processes(struct osb_sandbox *sandbox, char *error, size_t size)
 {
     struct osb_runtime *runtime = sandbox->runtime;
-    struct osb_identity identity;
     struct osb_listener listener;
-    if (!osb_identity_pick(&identity, error, size))
-        return false;
-    if (!osb_state_make_sandbox(&runtime->state, sandbox->id, &identity)) {
-        snprintf(error, size, "The sandbox's directories can't be made: %s.", strerror(errno));
-        return false;
-    }
     if (!osb_network_listen(&listener)) {
         snprintf(error, size, "No loopback address is left: %s.", strerror(errno));
         return false;
@@ -334,18 +363,18 @@ static bool start_processes(struct osb_sandbox *sandbox, const struct osb_sandbo
         .bwrap = runtime->bwrap,
         .id = sandbox->id,
         .token = sandbox->token,
-        .env = spec->env,
-        .command = spec->command,
-        .host_network = spec->host_network,
+        .env = sandbox->env,
+        .command = sandbox->command,
+        .host_network = sandbox->host_network,
         .listen_fd = listener.fd,
         .volumes = &sandbox->volumes,
     };
     char reason[512];
-    if (!osb_volumes_make_targets(&sandbox->volumes, &runtime->state, sandbox->id, &identity, error, size)) {
+    if (!osb_volumes_make_targets(&sandbox->volumes, &runtime->state, sandbox->id, &sandbox->identity, error, size)) {
         close(listener.fd);
         return false;
     }
-    bool started = osb_isolation_start(&isolation, &identity, &sandbox->process, reason, sizeof reason);
+    bool started = osb_isolation_start(&isolation, &sandbox->identity, &sandbox->process, reason, sizeof reason);
     close(listener.fd); /* execd alone holds it from now on */
     osb_volumes_release(&sandbox->volumes);
     if (!started)
@@ -353,33 +382,85 @@ static bool start_processes(struct osb_sandbox *sandbox, const struct osb_sandbo
     return started;
 }
 
+/* Gives a sandbox up that has no processes. */
+static void give_up(struct osb_sandbox *sandbox, const char *error)
+{
+    osb_log("%s", error);
+    (void)osb_janitor_remove(&sandbox->runtime->janitor, sandbox->id);
+    forget(sandbox);
+    sandbox->started(sandbox->started_context, NULL, error);
+    free_sandbox(sandbox);
+}
+
+static void start(struct osb_sandbox *sandbox)
+{
+    char error[768] = "Memory is out.";
+    if (!start_processes(sandbox, error, sizeof error)) {
+        give_up(sandbox, error);
+        return;
+    }
+    json_decref(sandbox->env);
+    json_decref(sandbox->command);
+    sandbox->env = NULL;
+    sandbox->command = NULL;
+    if (!watch_process(sandbox)) { /* the watch of the monitor may be what is missing, so wait here */
+        kill_processes(sandbox);
+        (void)waitpid(sandbox->process.monitor, NULL, 0);
+        finish(sandbox, 1);
+    }
+}
+
+static void on_restored(void *context, const char *problem)
+{
+    struct osb_sandbox *sandbox = context;
+    char error[768];
+    sandbox->restore = NULL;
+    if (!problem) {
+        start(sandbox);
+        return;
+    }
+    snprintf(error, sizeof error, "The snapshot could not be copied: %s.", problem);
+    give_up(sandbox, error);
+}
+
+/* Begins to copy the snapshot into the sandbox's directory. */
+static bool start_restore(struct osb_sandbox *sandbox, const struct osb_snapshot *snapshot)
+{
+    int from = osb_snapshot_open(snapshot);
+    int to = from < 0 ? -1 : openat(sandbox->runtime->state.dir, sandbox->id, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const struct osb_copy_spec spec = {
+        .from = from, .to = to, .names = osb_state_private_dirs, .owner = &sandbox->identity};
+    if (to >= 0)
+        sandbox->restore = osb_copy_start(sandbox->runtime->loop, &spec, on_restored, sandbox);
+    int code = errno;
+    close_fd(&from);
+    close_fd(&to);
+    errno = code;
+    return sandbox->restore != NULL;
+}
+
 void osb_sandbox_create(struct osb_runtime *runtime, const struct osb_sandbox_spec *spec, osb_sandbox_started started,
                         void *context)
 {
-    char error[768] = "Memory is out.";
+    char error[768];
     struct osb_sandbox *sandbox = new_sandbox(runtime, spec);
-    if (!sandbox || !start_processes(sandbox, spec, error, sizeof error)) {
-        if (sandbox) {
-            (void)osb_janitor_remove(&runtime->janitor, sandbox->id);
-            end_volumes(sandbox);
-            free_sandbox(sandbox);
-        }
-        osb_log("%s", error);
-        started(context, NULL, error);
+    if (!sandbox) {
+        started(context, NULL, "Memory is out.");
         return;
     }
-    sandbox->next = runtime->sandboxes;
-    runtime->sandboxes = sandbox;
-    runtime->sandbox_count++;
     sandbox->started = started;
     sandbox->started_context = context;
     struct timespec expiry = sandbox->created_at;
     expiry.tv_sec += (time_t)spec->timeout;
-    bool watched = watch_process(sandbox) && (spec->timeout == 0 || osb_sandbox_set_expiry(sandbox, &expiry));
-    if (!watched) { /* the watch of the monitor may be what is missing, so wait here */
-        kill_processes(sandbox);
-        (void)waitpid(sandbox->process.monitor, NULL, 0);
-        finish(sandbox, 1);
+    if (!osb_identity_pick(&sandbox->identity, error, sizeof error)) {
+        give_up(sandbox, error);
+    } else if (!osb_state_make_sandbox(&runtime->state, sandbox->id, &sandbox->identity, spec->snapshot != NULL) ||
+               (spec->timeout > 0 && !osb_sandbox_set_expiry(sandbox, &expiry)) ||
+               (spec->snapshot && !start_restore(sandbox, spec->snapshot))) {
+        snprintf(error, sizeof error, "The sandbox's directories can't be made: %s.", strerror(errno));
+        give_up(sandbox, error);
+    } else if (!spec->snapshot) {
+        start(sandbox);
     }
 }
 
@@ -390,7 +471,11 @@ void osb_sandbox_delete(struct osb_sandbox *sandbox, osb_sandbox_gone gone, void
     sandbox->deleted = true;
     osb_timer_stop(sandbox->runtime->loop, &sandbox->expiry);
     if (sandbox->process.monitor < 0) {
-        end_volumes(sandbox);
+        if (sandbox->started) { /* a snapshot is being copied into it */
+            sandbox->started(sandbox->started_context, NULL, "The sandbox was deleted.");
+            (void)osb_janitor_remove(&sandbox->runtime->janitor, sandbox->id);
+        }
+        forget(sandbox);
         free_sandbox(sandbox);
         if (gone)
             gone(context);
@@ -403,7 +488,7 @@ void osb_sandbox_delete(struct osb_sandbox *sandbox, osb_sandbox_gone gone, void
 
 bool osb_sandbox_pause(struct osb_sandbox *sandbox)
 {
-    if (!osb_isolation_signal(sandbox->init, sandbox->init_fd, SIGSTOP))
+    if (sandbox->holds == 0 && !osb_isolation_signal(sandbox->init, sandbox->init_fd, SIGSTOP))
         return false;
     change_state(sandbox, OSB_PAUSED);
     return true;
@@ -411,10 +496,34 @@ bool osb_sandbox_pause(struct osb_sandbox *sandbox)
 
 bool osb_sandbox_resume(struct osb_sandbox *sandbox)
 {
-    if (!osb_isolation_signal(sandbox->init, sandbox->init_fd, SIGCONT))
+    if (sandbox->holds == 0 && !osb_isolation_signal(sandbox->init, sandbox->init_fd, SIGCONT))
         return false;
     change_state(sandbox, OSB_RUNNING);
     return true;
+}
+
+bool osb_sandbox_hold(struct osb_sandbox *sandbox)
+{
+    if (sandbox->holds == 0 && !osb_isolation_signal(sandbox->init, sandbox->init_fd, SIGSTOP))
+        return false;
+    sandbox->holds++;
+    return true;
+}
+
+void osb_sandbox_release(struct osb_sandbox *sandbox)
+{
+    if (--sandbox->holds == 0 && sandbox->state == OSB_RUNNING &&
+        !osb_isolation_signal(sandbox->init, sandbox->init_fd, SIGCONT))
+        osb_log("sandbox %s: its processes could not be resumed", sandbox->id);
+}
+
+void osb_sandbox_touch(struct osb_sandbox *sandbox)
+{
+    struct timespec expiry;
+    clock_gettime(CLOCK_REALTIME, &expiry);
+    expiry.tv_sec += (time_t)sandbox->renew_seconds;
+    if (sandbox->renew_seconds > 0 && sandbox->expires && expiry.tv_sec > sandbox->expires_at.tv_sec)
+        (void)osb_sandbox_set_expiry(sandbox, &expiry);
 }
 
 static void on_expiry(void *context)
@@ -440,6 +549,8 @@ bool osb_sandbox_set_expiry(struct osb_sandbox *sandbox, const struct timespec *
         delay = (int64_t)(time->tv_sec - now.tv_sec) * 1000 + (time->tv_nsec - now.tv_nsec) / 1000000 + 1;
     sandbox->expires_at = *time;
     sandbox->expires = true;
+    if (sandbox->state != OSB_PENDING)
+        osb_record_save(sandbox);
     return osb_timer_start(sandbox->runtime->loop, &sandbox->expiry, delay, on_expiry, sandbox);
 }
 

@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "runtime/runtime/copy.h"
+#include "runtime/runtime/identity.h"
 #include "runtime/runtime/isolation.h"
 #include "runtime/runtime/network.h"
 #include "runtime/runtime/runtime.h"
@@ -25,12 +27,14 @@ enum osb_sandbox_state {
 /* What create asks for. The values are borrowed and may be NULL. */
 struct osb_sandbox_spec {
     json_t *image;
+    const struct osb_snapshot *snapshot; /* to be made from; or NULL */
     json_t *platform;
     json_t *env;
     json_t *metadata;
     json_t *entrypoint;
-    const json_t *command; /* of the entrypoint, when it is to be run */
+    json_t *command;       /* of the entrypoint, when it is to be run */
     int64_t timeout;       /* seconds until it expires; 0: never */
+    int64_t renew_seconds; /* use through the runtime puts the expiry off to that many seconds later; 0: it does not */
     bool host_network;
     struct osb_volumes volumes; /* taken over */
 };
@@ -47,18 +51,27 @@ struct osb_sandbox {
     char address[OSB_ADDRESS_SIZE]; /* of execd */
     bool own_address;               /* clients may use it */
     bool deleted;                   /* its processes are about to end */
+    bool lost;                      /* it was on when an earlier runtime ended */
     enum osb_sandbox_state state;
     int exit_code; /* once terminated or failed */
     struct timespec created_at;
     struct timespec changed_at;
     struct timespec expires_at;
     bool expires;
+    int64_t renew_seconds;
     json_t *image;
+    json_t *snapshot_id; /* of the snapshot it was made from, or NULL */
     json_t *platform;
     json_t *metadata; /* always an object */
     json_t *entrypoint;
+    struct osb_identity identity;
     struct osb_volumes volumes; /* once it runs, closed descriptors */
+    struct osb_copy *restore;   /* while the snapshot is copied */
     /* private to sandbox.c */
+    json_t *env; /* until it is started */
+    json_t *command;
+    bool host_network;
+    unsigned int holds; /* snapshots that are being made */
     struct osb_isolated process;
     pid_t init;  /* the first process inside; 0 while not known */
     int init_fd; /* its pidfd */
@@ -89,6 +102,20 @@ struct osb_sandbox *osb_sandbox_find(const struct osb_runtime *runtime, const ch
 /* Takes the sandbox off the list and ends its processes; `gone` (or NULL) is called when none is left, which may be at
  * once. The files go in the background. The sandbox must not be used after. */
 void osb_sandbox_delete(struct osb_sandbox *sandbox, osb_sandbox_gone gone, void *context);
+
+/* A new random id: a UUID (version 4). */
+void osb_sandbox_make_id(char out[OSB_ID_SIZE]);
+
+/* Puts a sandbox that is long over on the list; its state is to be filled in. NULL when memory is out. */
+struct osb_sandbox *osb_sandbox_remember(struct osb_runtime *runtime, const char *id, json_t *metadata);
+
+/* Has the processes of a running sandbox stand still, whatever its state says, until the last hold is released. False
+ * when the kernel refused. */
+bool osb_sandbox_hold(struct osb_sandbox *sandbox);
+void osb_sandbox_release(struct osb_sandbox *sandbox);
+
+/* It was used through the runtime: puts its expiry off where that was asked for. */
+void osb_sandbox_touch(struct osb_sandbox *sandbox);
 
 /* Stops all processes of a running sandbox, or lets those of a paused one go on. False when the kernel refused. */
 bool osb_sandbox_pause(struct osb_sandbox *sandbox);

@@ -204,11 +204,14 @@ static bool make_dir(int parent, const char *name, mode_t mode, uid_t uid, gid_t
            fchmodat(parent, name, mode, 0) == 0;
 }
 
-bool osb_state_make_sandbox(const struct osb_state *state, const char *id, const struct osb_identity *identity)
+bool osb_state_make_sandbox(const struct osb_state *state, const char *id, const struct osb_identity *identity,
+                            bool empty)
 {
     /* Passable for the sandbox's own group, and closed to all others: there may be set-user-ID files inside. */
     if (!make_dir(state->dir, id, 0710, geteuid(), identity->gid))
         return false;
+    if (empty)
+        return true;
     int dir = openat(state->dir, id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (dir < 0)
         return false;

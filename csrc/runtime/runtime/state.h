@@ -31,9 +31,10 @@ bool osb_state_open(struct osb_state *state, const char *where, char *error, siz
 bool osb_state_discard(const struct osb_state *state, const char *folder, const char *name, char *removable,
                        size_t size);
 
-/* Makes the directory of a sandbox, with its private writable directories inside, owned by the identity. False with
- * errno; what was made until then stays. */
-bool osb_state_make_sandbox(const struct osb_state *state, const char *id, const struct osb_identity *identity);
+/* Makes the directory of a sandbox, with its private writable directories inside, owned by the identity, unless it is
+ * to be `empty`. False with errno; what was made until then stays. */
+bool osb_state_make_sandbox(const struct osb_state *state, const char *id, const struct osb_identity *identity,
+                            bool empty);
 
 /* The private writable directories of a sandbox, by their names in its root; NULL-terminated. */
 extern const char *const osb_state_private_dirs[];

@@ -362,7 +362,9 @@ bool osb_volumes_open(struct osb_volumes *volumes, const json_t *given, const st
     if (count > OSB_MAX_VOLUMES)
         return fail(error, "SANDBOX::INVALID_PARAMETER", "A sandbox has at most %d volumes.", OSB_MAX_VOLUMES);
     volumes->list = calloc(count, sizeof *volumes->list);
-    bool opened = volumes->list || fail(error, "GENERAL::UNKNOWN_ERROR", "Memory is out.");
+    if (!volumes->list)
+        return fail(error, "GENERAL::UNKNOWN_ERROR", "Memory is out.");
+    bool opened = true;
     for (size_t i = 0; i < count && opened; i++) {
         opened =
             !is_named_before(given, i) || fail(error, "VOLUME::DUPLICATE_NAME",
