@@ -1431,7 +1431,7 @@ function opensandbox.connect(id, opts) end
 ---@return opensandbox.Error? err
 function opensandbox.resume(id, opts) end
 ---@param create_opts opensandbox.options.create?
----@param fn fun(sandbox: opensandbox.Sandbox): ...
+---@param fn fun(sandbox: opensandbox.Sandbox): any, any, any
 ---@return any ... what fn returned; or nil, err
 function opensandbox.with(create_opts, fn) end
 ---@param opts? opensandbox.options.manager

@@ -4,7 +4,8 @@
   surface.kinds.sandbox          -- {methods = {name, …}, fields = {name, …}}
   surface.options["files:list"]  -- {name = {types, …}, …}: every declared options table
   surface.functions              -- names in `require "opensandbox"`
-  surface.endpoints              -- list of {id=, plane=, method=, path=} ]]
+  surface.endpoints              -- list of {id=, plane=, method=, path=}
+  surface.agent                  -- {kinds=, functions=} of opensandbox.agent ]]
 local cjson = require "cjson"
 local core = require "opensandbox.core"
 local script = require "spec.support.script"
@@ -40,7 +41,15 @@ local SOURCE = [[
       id = declaration.id, plane = declaration.plane, method = declaration.method, path = declaration.path,
     }
   end
-  print(cjson.encode { kinds = kinds, options = options, functions = functions, endpoints = endpoints })
+  local own = kinds
+  kinds = {}
+  for module in (os.getenv "AGENT_MODULES"):gmatch "%S+" do require(module) end
+  local agent, agent_functions = kinds, {}
+  local _, agent_places = debug.getupvalue(getmetatable(require "opensandbox.agent").__index, 1)
+  for name in pairs(agent_places) do agent_functions[#agent_functions + 1] = name end
+  print(cjson.encode {
+    agent = { kinds = agent, functions = agent_functions }, kinds = own, options = options, functions = functions, endpoints = endpoints,
+  })
 ]]
 
 --- The modules of one folder of the library.
@@ -56,7 +65,8 @@ end
 function M.read()
   local here = debug.getinfo(1, "S").source:match("^@(.*)spec/support/surface%.lua$")
   local modules = modules_of(here .. "lua/opensandbox", "opensandbox")
-  local child = script.start(SOURCE, { MODULES = table.concat(modules, " ") })
+  local agent_modules = modules_of(here .. "lua/opensandbox/agent", "opensandbox.agent")
+  local child = script.start(SOURCE, { MODULES = table.concat(modules, " "), AGENT_MODULES = table.concat(agent_modules, " ") })
   local line = child:line()
   assert(child:finish() == 0, line)
   return cjson.decode(line)
