@@ -24,7 +24,8 @@ local function load_core()
   local context = core.context()
   S = context.scheduler
   if not S then
-    S = { ready = {}, parked = {}, queue = {}, head = 1, tail = 0, waits = 0, host_waits = 0, host_pauses = 0, loop = core.loop() }
+    S = { ready = {}, parked = {}, queue = {}, head = 1, tail = 0, waits = 0, changes = 0, loop = core.loop() }
+    S.waiting = setmetatable({}, { __mode = "k" })
     context.scheduler = S
   end
   return core
@@ -131,7 +132,7 @@ end
 
 --- Makes every task runnable that waits on one of the first `count` sources of S.ready.
 local function collect(count)
-  if count > 0 then S.changed = true end
+  if count > 0 then S.changes = S.changes + 1 end
   for i = 1, count do
     local waiting = S.parked[S.ready[i]]
     if waiting then
@@ -141,10 +142,14 @@ local function collect(count)
 end
 
 --- To be called after every step of the loop, which takes back what made the descriptor readable: the host is to come again where tasks
--- are runnable, where one of its coroutines only gave the others a turn, and where something came that may be for one of them.
+-- are runnable, and where one of its coroutines that wait has not looked since something came that may be for it.
 local function tell_host()
-  if S.head <= S.tail or (S.host_waits > 0 and (S.changed or S.host_pauses > 0)) then S.loop:nudge() end
-  S.changed = false
+  local stale = S.head <= S.tail
+  if not stale and S.settled ~= S.changes then
+    for _, seen in pairs(S.waiting) do stale = stale or seen < S.changes end
+    if not stale then S.settled = S.changes end
+  end
+  if stale then S.loop:nudge() end
 end
 
 --- After a change that was not made in a task: a host that watches the descriptor is to call `step`.
@@ -275,11 +280,12 @@ end
 --- Gives the host its turn: until the descriptor is readable, which covers deadlines (some hosts have no timers), or for `timeout` seconds.
 -- What runs after it has its budget of time. False where the host cannot take its turn.
 local function yield_to_host(timeout)
-  local pauses = timeout == 0 and 1 or 0
-  S.host_waits, S.host_pauses = S.host_waits + 1, S.host_pauses + pauses
+  local key = {} -- of this coroutine's wait; goes with it, should the host drop it
+  S.waiting[key] = S.changes
+  if timeout == 0 then S.waiting[key], S.settled = -1, nil end
   tell_host()
   local can_wait = S.waiter(S.loop:fd(), timeout) ~= false -- not protected: it yields to the host
-  S.host_waits, S.host_pauses = S.host_waits - 1, S.host_pauses - pauses
+  S.waiting[key] = nil
   S.stop_at = can_wait and core.now() + S.host_budget or nil
   return can_wait
 end
