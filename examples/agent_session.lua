@@ -35,7 +35,7 @@ end)
 session:on_permission_request(function(request)
   io.write(("the agent asks: %s? (%s) "):format(request.tool_call.title, table.concat(request.available_replies, ", ")))
   io.flush()
-  local reply = io.read "l"
+  local reply = io.read "*l"
   local ok, err = session:respond_permission(request.id, reply == "once" and "once" or reply == "always" and "always" or "reject")
   if not ok then print(err) end
 end)

@@ -178,7 +178,7 @@ describe("agent.start", missing and function() it("needs the server", function()
   end)
 
   it("lets go at the end of a scope", function()
-    local run = load and load [[
+    local run = (loadstring or load) [[
       local agents <close> = ...
       return agents.sandbox_id:match "%d+$"
     ]]

@@ -253,6 +253,15 @@ describe("an agent session", missing and function() it("needs the server", funct
     own:close()
   end)
 
+  it("tells at once that its agent ended before it began", function()
+    local own = agent_server.start(nil, { EXIT = "9" })
+    local session, err = own:create_session { agent = "mock" }
+    assert.is_nil(session)
+    assert.equal("unavailable", err.code)
+    assert.equal(9, err.exit_code)
+    own:close()
+  end)
+
   it("logs in where the agent offers an API key for that", function()
     local own = agent_server.start(nil, { AUTH = "1" })
     local session = assert(own:create_session { agent = "mock" })

@@ -102,7 +102,8 @@ end
 function M.home(settings)
   local home = ("%s/home-%s"):format(folder, random.hex(6))
   local programs = home .. "/data/sandbox-agent/bin"
-  local launcher = ("#!/bin/sh\nexec /usr/bin/lua5.4 '%s/spec/support/scripted_agent.lua'\n"):format(root)
+  local launcher = ("#!/bin/sh\nunset LUA_PATH LUA_CPATH LUA_INIT\nexec /usr/bin/lua5.4 '%s/spec/support/scripted_agent.lua'\n")
+    :format(root)
   assert(shell(("mkdir -p '%s/agent_processes'"):format(programs)))
   for _, name in ipairs(AGENTS) do
     write(("%s/agent_processes/%s-acp"):format(programs, name), launcher)
@@ -150,7 +151,8 @@ end
 
 --- Starts a server.
 -- @tparam[opt] table opts of agent.start
--- @tparam[opt] table settings of the scripted agent (BARE, NO_MODES, MODELS, AUTH, NO_SESSION, LOG) and of the server (SANDBOX_AGENT_…)
+-- @tparam[opt] table settings of the scripted agent (BARE, NO_MODES, MODELS, AUTH, NO_SESSION, EXIT, LOG) and of the server
+-- (SANDBOX_AGENT_…)
 -- @treturn userdata agents
 -- @treturn string folder of its home
 function M.start(opts, settings)

@@ -15,7 +15,7 @@ anything else is repeated ("agent: …").
 
 Variables of the environment change what it offers: SCRIPTED_AGENT_BARE (no modes, no options), _NO_MODES (options of category mode
 instead), _MODELS (`models` and session/set_model instead of options), _AUTH (a method to authenticate by), _NO_SESSION (no session id),
-_LOG (a file that gets every line received). ]]
+_EXIT (ends at once with that code), _LOG (a file that gets every line received). ]]
 local cjson = require "cjson"
 
 cjson.encode_empty_table_as_object = cjson.encode_empty_table_as_object or function() end
@@ -227,6 +227,7 @@ end
 local methods = {}
 
 function methods.initialize(id, params)
+  if setting "EXIT" then os.exit(tonumber(setting "EXIT")) end
   respond(id, "result", {
     protocolVersion = 1, agentInfo = { name = "scripted-agent", version = "1" },
     agentCapabilities = { loadSession = false, promptCapabilities = { image = true, embeddedContext = true } },

@@ -45,7 +45,7 @@ function Live:fail(err)
     complete(entry, nil, err)
   end
   self.on_failure(self, err)
-  if self.reader then self.reader:cancel() end
+  self.reader:cancel()
 end
 
 ---------------------------------------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ local function carry(self, entry, body)
   if entry.done then return end
   if not response then
     -- nobody listens: the stream's reader finds out whether that is for good
-    if err.code == "connect" and self.reader then task.await(entry.finished, core.now() + REFUSED_SECONDS * 1.5) end
+    if err.code == "connect" and not self.beginning then task.await(entry.finished, core.now() + REFUSED_SECONDS * 1.5) end
     if entry.done then return end
     if is_final(err) then
       self.pending[entry.id] = nil
@@ -105,7 +105,7 @@ local function carry(self, entry, body)
   if type(answer) ~= "table" then
     return complete(entry, nil, errors.new { code = "decode", message = "the server's answer is no JSON-RPC message" })
   end
-  if not self.reader or not task.await(entry.finished, core.now() + COPY_SECONDS) then self.inbox:push(answer) end
+  if self.beginning or not task.await(entry.finished, core.now() + COPY_SECONDS) then self.inbox:push(answer) end
 end
 
 --- The POST of a call whose answer is there: it ends by itself, or it is dropped.
@@ -255,6 +255,8 @@ local function listen(self)
       if not ok then error(err, 0) end
       if err and err.code == "limit" then return self:fail(err) end
       if self.last == before and not self.rereading then task.sleep(LAST_DELAY) end
+    elseif self.beginning and err.status == 404 then
+      task.sleep(FIRST_DELAY) -- the first POST has not made it yet
     else
       err = problem.refine(err)
       local now = core.now()
@@ -293,10 +295,11 @@ function M.open(client, agent, hooks)
   local id = ("lua-%s-%s"):format(agent, random.uuid())
   local self = setmetatable({
     client = client, agent = agent, server_id = id, connection_id = id, path = "/v1/acp/" .. endpoint.escape(id), next_id = 1, pending = {},
-    last = 0, lost = 0, sessions = {}, creating = {}, observe = hooks.observe, on_request = hooks.on_request,
+    last = 0, lost = 0, sessions = {}, creating = {}, beginning = true, observe = hooks.observe, on_request = hooks.on_request,
     on_notification = hooks.on_notification, on_failure = hooks.on_failure,
   }, Live)
   self.inbox = background.queue("messages of the agent", function(message) take(self, message) end)
+  self.reader = background.spawn(listen, self)
   local result, err = self:request("initialize", {
     protocolVersion = 1, clientInfo = { name = "opensandbox-lua", version = defaults.version }, clientCapabilities = hooks.capabilities,
   }, { query = { agent = agent }, timeout = hooks.timeout })
@@ -304,8 +307,8 @@ function M.open(client, agent, hooks)
     self:close()
     return nil, err
   end
+  self.beginning = false
   self.capabilities = result.agentCapabilities
-  self.reader = background.spawn(listen, self)
   authenticate(self, result.authMethods)
   return self
 end
