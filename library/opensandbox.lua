@@ -1463,6 +1463,14 @@ function opensandbox.run(fn, ...) end
 ---@param ... any
 ---@return any ... what fn returned; or nil, err
 function opensandbox.with_timeout(seconds, fn, ...) end
+---As Lua's assert, also where that refuses errors that are tables (Lua 5.1 and 5.2).
+---@generic T
+---@param value T?
+---@param err? any
+---@param ... any
+---@return T value
+---@return any ...
+function opensandbox.check(value, err, ...) end
 ---As Lua's pcall; waits inside it work on every Lua.
 ---@param fn function
 ---@param ... any

@@ -112,4 +112,18 @@ describe("errors", function()
     assert.is_false(ok)
     assert.equal("user.lua:3: wrong", message)
   end)
+
+  it("are raised by check, as what they are; as text where Lua prints nothing else", function()
+    assert.same({ 1, nil, 3, n = 3 }, { n = select("#", errors.check(1, nil, 3)), errors.check(1, nil, 3) })
+    local err = errors.new { code = "timeout", message = "too late" }
+    local ok, raised = pcall(errors.check, nil, err)
+    assert.is_false(ok)
+    if _VERSION == "Lua 5.1" and not _G.jit then
+      assert.truthy(raised:find("opensandbox: timeout: too late", 1, true))
+    else
+      assert.equal(err, raised)
+    end
+    assert.truthy(select(2, pcall(errors.check, false, "text")):find("text", 1, true))
+    assert.truthy(select(2, pcall(errors.check, nil)):find("check failed", 1, true))
+  end)
 end)

@@ -65,6 +65,19 @@ function M.is(value)
   return type(metatable) == "table" and rawget(metatable, "__name") == Error.__name
 end
 
+local wants_strings = _VERSION == "Lua 5.1" and not _G.jit -- its interpreter prints no other uncaught errors
+
+--- As Lua's assert, which in Lua 5.1 and 5.2 refuses errors that are tables: returns its arguments, or raises the second.
+-- @param value what a method returned
+-- @param err raised where `value` is nil or false; on plain Lua 5.1 as its text
+-- @param ... more values
+-- @return all of them
+function M.check(value, err, ...)
+  if value then return value, err, ... end
+  if M.is(err) and wants_strings then err = tostring(err) end
+  error(err == nil and "check failed" or err, 2)
+end
+
 --- Makes an error.
 -- @tparam table fields `code` and `message` at least; `retryable` is the code's own where it is absent
 -- @treturn table err the same table

@@ -19,6 +19,7 @@ local places = {
   pool_redis = { "pool_redis", "new" },
   manager = { "manager", "manager" },
   is_error = { "errors", "is" },
+  check = { "errors", "check" },
   null = { "json", "null" },
   defaults = { "defaults", true },
   spawn = { "tasks", "spawn" },
