@@ -226,3 +226,105 @@ describe("code", function()
     assert.same({ "tail", "-f", "/dev/null" }, bodies[3].entrypoint)
   end)
 end)
+
+describe("code on a real runtime", function()
+  local box, code
+
+  setup(function()
+    box = assert(opensandbox.code_interpreter())
+    code = box.code
+  end)
+  teardown(function()
+    box:kill()
+    box:close()
+  end)
+
+  it("keeps state in a context, apart from others", function()
+    local one, two = assert(code:create_context { cwd = "/tmp" }), assert(code:create_context())
+    assert.equal("python", one.language)
+    assert(code:run("x = 41", { context = one }))
+    assert(code:run("x = 'other'", { context = two.id }))
+    local run = assert(code:run("import os; print(os.getcwd())\nx + 1", { context = one }))
+    assert.equal("42", run.result[1].text)
+    assert.equal("/tmp\n", run.stdout)
+    assert.equal("/tmp\n\n42", run.text)
+    assert.is_nil(run.exit_code)
+    assert.equal("'other'", assert(code:run("x", { context = two })).result[1].text)
+    assert.equal(one.id, assert(code:context(one.id)).id)
+    assert.is_true(code:delete_context(one))
+    assert.is_true(code:delete_context(two))
+    assert.equal("not_found", select(2, code:run("x", { context = one })).code)
+    assert.equal("not_found", select(2, code:delete_context(one)).code)
+  end)
+
+  it("gives errors with their traceback, and later runs are fine", function()
+    local context = assert(code:create_context())
+    local run = assert(code:run("print('before')\n1/0", { context = context }))
+    assert.equal("ZeroDivisionError", run.error.name)
+    assert.matches("division by zero", run.error.value)
+    assert.is_true(#run.error.traceback > 0)
+    assert.equal("before\n", run.stdout)
+    assert.equal("fine\n", assert(code:run("print('fine')", { context = context })).stdout)
+    assert.is_true(code:delete_context(context))
+  end)
+
+  it("keeps stderr apart, and output live", function()
+    local context = assert(code:create_context())
+    local seen = {}
+    local run = assert(code:run("import sys\nprint('out')\nprint('err', file=sys.stderr)", {
+      context = context, on_stdout = function(text) seen[#seen + 1] = text end,
+    }))
+    assert.equal("out\n", run.stdout)
+    assert.equal("err\n", run.stderr)
+    assert.equal("out\n", table.concat(seen))
+    assert.is_true(code:delete_context(context))
+  end)
+
+  it("runs in the default context of a language", function()
+    assert(code:run "y = 7")
+    assert.equal("7", assert(code:run("y", { language = "python" })).result[1].text)
+    assert.equal("hi\n", assert(code:run("echo hi", { language = "bash" })).stdout)
+    assert.equal("5\n", assert(code:run("print(2 + 3)", { language = "lua" })).stdout)
+  end)
+
+  it("is interrupted at its time-out and by others; the context lives on", function()
+    local context = assert(code:create_context())
+    assert(code:run("z = 1", { context = context }))
+    local run, err = code:run("while True: pass", { context = context, timeout = 0.3 })
+    assert.is_nil(run)
+    assert.equal("timeout", err.code)
+    local function again(source)
+      while true do -- it is busy until the interpreter has come back
+        local result, problem = code:run(source, { context = context })
+        if result or problem.code ~= "conflict" then return result, problem end
+        opensandbox.sleep(0.01)
+      end
+    end
+    assert.equal("1", assert(again "z").result[1].text)
+    run, err = code:run("import time\nprint('go', flush=True)\ntime.sleep(60)", {
+      context = context, on_stdout = function() assert(code:interrupt(context)) end,
+    })
+    assert.is_true(run == nil or run.error ~= nil, tostring(err))
+    assert.equal("1", assert(again "z").result[1].text)
+    assert.equal("not_found", select(2, code:interrupt "nobody").code)
+    assert.is_true(code:delete_context(context))
+  end)
+
+  it("refuses a second run in a busy context", function()
+    local context, busy = assert(code:create_context()), nil
+    assert(code:run("import time\nprint('go', flush=True)\ntime.sleep(0.2)", {
+      context = context, on_stdout = function() busy = busy or select(2, code:run("1", { context = context })) end,
+    }))
+    assert.equal("conflict", busy.code)
+    assert.is_true(code:delete_context(context))
+  end)
+
+  it("lists contexts by language; deleting a language leaves none", function()
+    assert(code:create_context { language = "bash" })
+    assert(code:create_context { language = "bash" })
+    assert.is_true(#assert(code:contexts "bash") >= 2)
+    assert.is_true(#assert(code:contexts()) >= 2)
+    assert.is_true(code:delete_contexts "bash")
+    assert.same({}, code:contexts "bash")
+  end)
+end)
