@@ -103,6 +103,7 @@ local function carry(self, entry, body)
   end
   local answer = json.decode(response.body or "")
   if type(answer) ~= "table" then
+    self.pending[entry.id] = nil
     return complete(entry, nil, errors.new { code = "decode", message = "the server's answer is no JSON-RPC message" })
   end
   if self.beginning or not task.await(entry.finished, core.now() + COPY_SECONDS) then self.inbox:push(answer) end
@@ -153,7 +154,7 @@ end
 
 --- Sends what has no answer: a notification, or the answer to a request of the agent's.
 -- @tparam table message
--- @tparam[opt] table opts `session`, `recorded`
+-- @tparam[opt] table opts `session` (whose history it belongs to)
 -- @treturn boolean true, or nil and err
 function Live:send(message, opts)
   opts = opts or {}
@@ -161,7 +162,7 @@ function Live:send(message, opts)
   message.jsonrpc = "2.0"
   local body, err = encode(message)
   if not body then return nil, err end
-  if opts.session then self.observe(opts.session, "client", opts.recorded or message) end
+  if opts.session then self.observe(opts.session, "client", message) end
   local response
   response, err = post(self, body)
   if not response then return nil, err end
@@ -182,7 +183,7 @@ local function take_answer(self, message)
   if failed then
     complete(entry, nil, problem.rpc(message.error, entry.method))
   else
-    complete(entry, message.result)
+    complete(entry, message.result == nil and json.null or message.result)
   end
 end
 
@@ -303,6 +304,9 @@ function M.open(client, agent, hooks)
   local result, err = self:request("initialize", {
     protocolVersion = 1, clientInfo = { name = "opensandbox-lua", version = defaults.version }, clientCapabilities = hooks.capabilities,
   }, { query = { agent = agent }, timeout = hooks.timeout })
+  if result and type(result) ~= "table" then
+    result, err = nil, errors.new { code = "protocol", message = ("the agent '%s' answered initialize with no result"):format(agent) }
+  end
   if not result then
     self:close()
     return nil, err

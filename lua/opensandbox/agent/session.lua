@@ -250,6 +250,7 @@ function methods:prompt(prompt, opts)
   if trouble then return nil, trouble end
   if not result then return nil, err end
   local answer = read_prompt(result)
+  if not answer then return nil, errors.new { code = "protocol", message = "the agent ended the turn without a result" } end
   lost = session.live.lost - lost
   answer.lost = lost > 0 and lost or nil
   return answer
