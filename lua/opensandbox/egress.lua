@@ -86,7 +86,7 @@ end
 --- Adds rules before those there are; a rule for the same target takes the old one's place. Endpoint: egress `PATCH /policy`.
 -- @tparam table rules list of `{action="allow"|"deny", target="*.example.com"}`; the first of a target wins
 -- @tparam[opt] table opts `timeout` in seconds
--- @treturn[1] table as `policy` gives it
+-- @treturn[1] table as `policy` gives it, but servers may leave the policy itself out
 -- @treturn[2] nil
 -- @treturn[2] table err status 413: too many rules
 function methods:patch(rules, opts)
@@ -100,7 +100,7 @@ end
 --- Removes the rules of targets; those that have none are fine. Endpoint: egress `DELETE /policy`.
 -- @tparam string|table targets one, or a list
 -- @tparam[opt] table opts `timeout` in seconds
--- @treturn[1] table as `policy` gives it
+-- @treturn[1] table as `policy` gives it, but servers may leave the policy itself out
 -- @treturn[2] nil
 -- @treturn[2] table err
 function methods:delete(targets, opts)
@@ -117,7 +117,7 @@ end
 --- Puts another policy in the place of the one in force. Endpoint: egress `PUT /policy`.
 -- @tparam table policy `{default_action="deny", egress={{action=, target=}, …}}`
 -- @tparam[opt] table opts `timeout` in seconds
--- @treturn[1] table as `policy` gives it
+-- @treturn[1] table as `policy` gives it, but servers may leave the policy itself out
 -- @treturn[2] nil
 -- @treturn[2] table err
 function methods:replace(policy, opts)
