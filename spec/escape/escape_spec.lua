@@ -130,6 +130,20 @@ local function suite(user)
     assert.equal("not", run(probe:format(port)))
     assert.equal("not", run(probe:format(runtime.url:match("%d+$"))))
     assert.equal("lo", run "tail -n +3 /proc/net/dev | sed 's/:.*//; s/ //g'")
+    -- The proxy listens in here, where no process has its socket, and knows what the machine's own addresses are.
+    assert.matches(": 0100007F:0C38 ", run "cat /proc/net/tcp", 1, true)
+    local inode = run "while read -r a b c d e f g h i inode rest; do [ $b = 0100007F:0C38 ] && echo $inode; done </proc/net/tcp"
+    assert.equal("", run(("find /proc/[0-9]*/fd -lname 'socket:\\[%s\\]' 2>/dev/null"):format(assert(inode:match("^%d+$")))))
+    assert.is_nil((read_file("/proc/net/tcp"):find(" " .. inode .. " ", 1, true)))
+    local ask = "curl -s -o /dev/null -m 10 -w '%%{http_code}%%{http_connect} ' --noproxy '' %s http://%s:%s/health"
+    for _, number in ipairs { port, runtime.url:match("%d+$") } do
+      for _, host in ipairs { "127.0.0.1", "localhost", "0.0.0.0", "[::1]", "[::ffff:127.0.0.1]", "2130706433" } do
+        assert.equal("403000 ", run(ask:format("-g", host, number)))
+        assert.equal("000403 ", run(ask:format("-g -p", host, number)))
+      end
+    end
+    server:settimeout(0)
+    assert.is_nil((server:accept()))
     local open = runtime:create { extensions = { ["runtime.network"] = "host" } }
     assert.equal("reached", (runtime:run(open, probe:format(port))))
     assert.equal(204, (runtime:request("DELETE", "/sandboxes/" .. open)))

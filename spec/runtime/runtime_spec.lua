@@ -108,8 +108,6 @@ describe("the runtime's lifecycle API", function()
     it("refuses what it does not do, and does not pass over it", function()
       local cases = {
         [{ volumes = { { name = "v", mountPath = "/v", ossfs = { bucket = "b" } } } }] = "400 VOLUME::UNSUPPORTED_BACKEND",
-        [{ networkPolicy = { defaultAction = "allow" } }] = "400 SANDBOX::API_NOT_SUPPORTED",
-        [{ networkPolicy = { egress = { { action = "allow", target = "example.com" } } } }] = "400 SANDBOX::API_NOT_SUPPORTED",
         [{ extensions = { ["runtime.network"] = "bridge" } }] = "400 SANDBOX::INVALID_PARAMETER",
         [{ extensions = { ["runtime.wings"] = "2" } }] = "400 SANDBOX::INVALID_PARAMETER",
         [{ extensions = { poolRef = "p" } }] = "400 SANDBOX::UNSUPPORTED_POOL_REF",
@@ -121,7 +119,6 @@ describe("the runtime's lifecycle API", function()
       for fields, expected in pairs(cases) do
         assert.equal(expected, refusal("POST", "/v1/sandboxes", runtimes.body(fields)))
       end
-      create { networkPolicy = { defaultAction = "deny" } } -- what a sandbox without a network keeps anyway
       assert.equal("501 KUBERNETES::POOL_NOT_SUPPORTED", refusal("GET", "/v1/pools"))
       assert.equal("501 DIAGNOSTICS_NOT_IMPLEMENTED", refusal("GET", "/v1/sandboxes/x/diagnostics/logs?scope=all"))
     end)
@@ -266,11 +263,9 @@ describe("the runtime's lifecycle API", function()
       local _, execd = get("/v1/sandboxes/" .. id .. "/endpoints/44772")
       assert.matches("^127%.%d+%.%d+%.%d+:44772$", execd.endpoint)
       assert.equal(64, #execd.headers["X-EXECD-ACCESS-TOKEN"])
-      for _, port in ipairs { 8080, 18080 } do
-        local _, other = get("/v1/sandboxes/" .. id .. "/endpoints/" .. port)
-        assert.equal(execd.endpoint .. "/proxy/" .. port, other.endpoint)
-        assert.same(execd.headers, other.headers)
-      end
+      local _, other = get("/v1/sandboxes/" .. id .. "/endpoints/8080")
+      assert.equal(execd.endpoint .. "/proxy/8080", other.endpoint)
+      assert.same(execd.headers, other.headers)
       local _, proxied = get("/v1/sandboxes/" .. id .. "/endpoints/80?use_server_proxy=true")
       assert.equal(runtime.url:gsub("http://", "") .. "/sandboxes/" .. id .. "/proxy/80", proxied.endpoint)
       local path = "/v1/sandboxes/" .. id .. "/endpoints/"

@@ -1,8 +1,8 @@
 --[[ A scripted HTTP server for faults: it sends exactly the bytes that a script names, when it says so.
 
-Run as `lua5.4 spec/support/fault_server.lua` (needs lua-socket and lua-cjson). It listens on two ports of 127.0.0.1, one for
-requests and one for control, prints both numbers in one line, and ends when its standard input ends. Specs start and script it
-with spec/support/faults.lua, which also makes the bytes of usual answers.
+Run as `lua5.4 spec/support/fault_server.lua [ADDRESS]` (needs lua-socket and lua-cjson). It listens on a port of the address
+(default: 127.0.0.1) for requests and on one of 127.0.0.1 for control, prints both numbers in one line, and ends when its standard
+input ends. Specs start and script it with spec/support/faults.lua, which also makes the bytes of usual answers.
 
 Control: one JSON object per line, answered by one JSON object per line ({"ok":true, …} or {"error":"…"}):
   {"op":"route","method":"POST","path":"/x","responses":[RESPONSE, …],"early":false}
@@ -398,7 +398,7 @@ local function wait_for_events(sources)
   end
 end
 
-local listener = assert(socket.bind("127.0.0.1", 0, 512))
+local listener = assert(socket.bind(arg[1] or "127.0.0.1", 0, 512))
 local control_listener = assert(socket.bind("127.0.0.1", 0, 8))
 local _, port = listener:getsockname()
 local _, control_port = control_listener:getsockname()

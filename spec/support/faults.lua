@@ -200,17 +200,19 @@ local Server = {}
 Server.__index = Server
 
 --- Starts a fault server, or raises.
+-- @tparam[opt="127.0.0.1"] string address to listen on
 -- @treturn table server with `port`, `authority` ("127.0.0.1:PORT") and `url` ("http://127.0.0.1:PORT")
-function M.start()
+function M.start(address)
+  address = address or "127.0.0.1"
   local here = debug.getinfo(1, "S").source:match("^@(.*)faults%.lua$")
-  local process = assert(core.process { argv = { "lua5.4", here .. "fault_server.lua" } })
+  local process = assert(core.process { argv = { "lua5.4", here .. "fault_server.lua", address } })
   assert(task.await(process, core.now() + SECONDS), "the fault server does not start")
   local port, control_port = (process:read_line() or ""):match("^(%d+) (%d+)$")
   assert(port, "the fault server did not start; are lua5.4, lua-socket and lua-cjson installed?")
   local control = assert(socket.connect("127.0.0.1", tonumber(control_port)))
   control:settimeout(SECONDS)
   control:setoption("tcp-nodelay", true)
-  local authority = "127.0.0.1:" .. port
+  local authority = address .. ":" .. port
   return setmetatable({
     process = process, control = control, port = tonumber(port), authority = authority, url = "http://" .. authority,
   }, Server)

@@ -137,8 +137,8 @@ local function copy_programs(directory)
 end
 
 --- Starts a runtime with a directory of its own for its state.
--- @tparam[opt] table opts `user` (id, as root only), `arguments` (instead of --embedded), `env` (name → value), `prefix` (words
--- of a program that runs it)
+-- @tparam[opt] table opts `user` (id, as root only), `arguments` (instead of --embedded), `more` (arguments beside --embedded),
+-- `env` (name → value), `prefix` (words of a program that runs it)
 function M.start(opts)
   opts = opts or {}
   local self = setmetatable({ state = M.directory(opts.user) }, Runtime)
@@ -149,6 +149,7 @@ function M.start(opts)
   self.programs = M.directory()
   argv[#argv + 1] = copy_programs(self.programs)
   for _, word in ipairs(opts.arguments or { "--embedded" }) do argv[#argv + 1] = word end
+  for _, word in ipairs(opts.more or {}) do argv[#argv + 1] = word end
   for _, name in ipairs { "ASAN_OPTIONS", "LSAN_OPTIONS", "UBSAN_OPTIONS", "OPENSANDBOX_RUNTIME_LOG" } do
     variables[name] = os.getenv(name)
   end

@@ -78,6 +78,7 @@ static const struct osb_http_route routes[] = {
     {"POST", "/sandboxes/:id/resume", osb_api_resume, false},
     {"POST", "/sandboxes/:id/renew-expiration", osb_api_renew, false},
     {"GET", "/sandboxes/:id/endpoints/:port", osb_api_endpoint, false},
+    {"*", OSB_EGRESS_API_PATH, osb_api_egress, false},
     {"*", "/sandboxes/:id/proxy/:port/*", osb_api_proxy, true},
     {"GET", "/health", health, false},
     {"POST", "/metrics/events", take_event, false},

@@ -40,4 +40,10 @@ void osb_api_delete_snapshot(struct osb_http_request *request, void *context);
 void osb_api_endpoint(struct osb_http_request *request, void *context);
 void osb_api_proxy(struct osb_http_request *request, void *context);
 
+/* api_egress.c: what the official egress sidecar serves on its port. */
+#define OSB_EGRESS_API_PORT 18080
+#define OSB_EGRESS_API_PATH "/sandboxes/:id/proxy/18080/*"
+#define OSB_EGRESS_TOKEN_HEADER "OPENSANDBOX-EGRESS-AUTH"
+void osb_api_egress(struct osb_http_request *request, void *context);
+
 #endif

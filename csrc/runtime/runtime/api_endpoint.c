@@ -50,6 +50,14 @@ void osb_api_endpoint(struct osb_http_request *request, void *context)
         return;
     }
     const char *host = osb_http_request_header(request, "Host");
+    if (port == OSB_EGRESS_API_PORT && sandbox->network == OSB_NETWORK_PROXY) {
+        osb_http_reply_json(request, 200,
+                            json_pack("{s:o, s:{s:s}}", "endpoint",
+                                      json_sprintf("%s/sandboxes/%s/proxy/%d", host ? host : "localhost", sandbox->id,
+                                                   OSB_EGRESS_API_PORT),
+                                      "headers", OSB_EGRESS_TOKEN_HEADER, sandbox->egress_token));
+        return;
+    }
     json_t *endpoint;
     /* only use through this server can be seen, and renew */
     if (by_server || !sandbox->own_address || sandbox->renew_seconds > 0)

@@ -219,33 +219,36 @@ static bool check_platform(struct osb_http_request *request, const json_t *platf
     return false;
 }
 
-/* Without a network, a policy that lets nothing out is what is there anyway; any other could not be kept. */
-static bool check_policy(struct osb_http_request *request, const json_t *policy, bool host_network)
+static bool check_policy(struct osb_http_request *request, const struct osb_sandbox_spec *spec)
 {
-    if (!policy)
+    struct osb_policy_error error;
+    if (!spec->policy)
         return true;
-    const char *action = json_string_value(json_object_get(policy, "defaultAction"));
-    const json_t *rules = json_object_get(policy, "egress");
-    size_t index;
-    const json_t *rule;
-    bool denies = !host_network && (!action || strcmp(action, "deny") == 0);
-    json_array_foreach(rules, index, rule)
-    {
-        const char *act = json_string_value(json_object_get(rule, "action"));
-        if (!act || (strcmp(act, "allow") != 0 && strcmp(act, "deny") != 0) ||
-            !json_is_string(json_object_get(rule, "target")))
-            return unprocessable(request, "networkPolicy", "value_error",
-                                 "Input should have egress rules with action (allow or deny) and target");
-        denies = denies && strcmp(act, "deny") == 0;
+    struct osb_policy *policy = osb_policy_parse(spec->policy, &error);
+    osb_policy_free(policy);
+    if (!policy) {
+        char message[sizeof error.text + 64];
+        snprintf(message, sizeof message, "Input should be a network policy: %s", error.text);
+        return unprocessable(request, "networkPolicy", "value_error", message);
     }
-    if (!json_is_object(policy) || (rules && !json_is_array(rules)))
-        return unprocessable(request, "networkPolicy", "dict_type", "Input should be a network policy");
-    if (denies)
+    if (spec->network == OSB_NETWORK_PROXY)
         return true;
-    return refuse(
-        request, "SANDBOX::API_NOT_SUPPORTED",
-        "This runtime can't enforce a networkPolicy that lets traffic out: without one, or with a policy that "
-        "denies everything, a sandbox has no network.");
+    return refuse(request, "SANDBOX::INVALID_PARAMETER",
+                  "A networkPolicy needs extensions[\"runtime.network\"] to be \"proxy\", which is the default: with "
+                  "\"none\" nothing goes out, with \"host\" everything does.");
+}
+
+static bool read_network(const char *name, enum osb_network_mode *mode)
+{
+    static const char *const names[] = {
+        [OSB_NETWORK_PROXY] = "proxy", [OSB_NETWORK_NONE] = "none", [OSB_NETWORK_HOST] = "host"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strcmp(name, names[i]) == 0) {
+            *mode = (enum osb_network_mode)i;
+            return true;
+        }
+    }
+    return false;
 }
 
 static bool check_extensions(const struct osb_runtime *runtime, struct osb_http_request *request,
@@ -261,11 +264,10 @@ static bool check_extensions(const struct osb_runtime *runtime, struct osb_http_
         if (strcmp(name, "access.renew.extend.seconds") == 0 && !read_renewal(request, value, spec))
             return false;
         if (strcmp(name, "runtime.network") == 0) {
-            spec->host_network = strcmp(value, "host") == 0;
-            if (!spec->host_network && strcmp(value, "none") != 0)
+            if (!read_network(value, &spec->network))
                 return refuse(request, "SANDBOX::INVALID_PARAMETER",
-                              "extensions[\"runtime.network\"] is \"none\" or \"host\".");
-            if (spec->host_network && !runtime->allow_host_network)
+                              "extensions[\"runtime.network\"] is \"proxy\", \"none\" or \"host\".");
+            if (spec->network == OSB_NETWORK_HOST && !runtime->allow_host_network)
                 return refuse(request, "SANDBOX::INVALID_PARAMETER",
                               "This runtime does not give sandboxes the machine's network; it was started without "
                               "--allow-host-network.");
@@ -328,13 +330,13 @@ bool osb_create_read(const struct osb_runtime *runtime, struct osb_http_request 
                                       .platform = value_of(body, "platform"),
                                       .env = value_of(body, "env"),
                                       .metadata = value_of(body, "metadata"),
-                                      .entrypoint = value_of(body, "entrypoint")};
+                                      .entrypoint = value_of(body, "entrypoint"),
+                                      .policy = value_of(body, "networkPolicy")};
     struct osb_rule_error error;
     if (!check_shapes(request, body) || !check_extensions(runtime, request, value_of(body, "extensions"), spec) ||
         !check_source(request, body) || !check_unsupported(request, body) || !check_image(runtime, request, body) ||
         !read_snapshot(runtime, request, json_string_value(value_of(body, "snapshotId")), spec) ||
-        !check_platform(request, spec->platform) || !check_env(request, spec->env) ||
-        !check_policy(request, value_of(body, "networkPolicy"), spec->host_network))
+        !check_platform(request, spec->platform) || !check_env(request, spec->env) || !check_policy(request, spec))
         return false;
     if (!osb_rules_check_metadata(spec->metadata, &error))
         return refuse(request, error.code, error.message);

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "runtime/runtime/args.h"
+#include "runtime/runtime/egress.h"
 #include "runtime/runtime/image.h"
 #include "runtime/runtime/path.h"
 #include "runtime/runtime/userns.h"
@@ -27,8 +28,13 @@
 #define SHM_SIZE "67108864" /* bytes */
 #define RUN_SIZE "67108864"
 
+#define TEXT(value) #value
+#define PROXY_URL_AT(port) "http://127.0.0.1:" TEXT(port)
+#define PROXY_URL PROXY_URL_AT(OSB_EGRESS_PORT)
+#define NO_PROXY "localhost,127.0.0.1,::1"
+
 /* Descriptors of the new process. */
-enum { FD_ARGS = 3, FD_USERNS, FD_STATUS, FD_LISTEN, FD_TOKEN, FD_LIFE, FD_END };
+enum { FD_ARGS = 3, FD_USERNS, FD_STATUS, FD_LISTEN, FD_TOKEN, FD_LIFE, FD_GATE, FD_END };
 
 /* What commands find in their environment unless create says otherwise. pip and npm install into the home directory,
  * because /usr is read-only. */
@@ -44,15 +50,22 @@ static const char *const default_env[][2] = {
     {"NPM_CONFIG_PREFIX", "/root/.local"},
 };
 
+/* And where there is the proxy. */
+static const char *const proxy_env[][2] = {
+    {"http_proxy", PROXY_URL}, {"https_proxy", PROXY_URL}, {"no_proxy", NO_PROXY},
+    {"HTTP_PROXY", PROXY_URL}, {"HTTPS_PROXY", PROXY_URL}, {"NO_PROXY", NO_PROXY},
+};
+
 /* ---- bubblewrap's arguments ---- */
 
 static bool add_namespaces(const struct osb_isolation *spec, struct osb_buf *args)
 {
     static const char *const capabilities[] = {"CAP_CHOWN",  "CAP_DAC_OVERRIDE", "CAP_FOWNER",
                                                "CAP_SETUID", "CAP_SETGID",       "CAP_KILL"};
-    bool fits = osb_args_add(args, "--userns", "4", "--json-status-fd", "5", "--uid", "0", "--gid", "0",
-                             "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--hostname",
-                             "sandbox", "--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL", NULL);
+    bool fits =
+        osb_args_add(args, "--userns", "4", "--json-status-fd", "5", "--block-fd", "9", "--uid", "0", "--gid", "0",
+                     "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--hostname", "sandbox",
+                     "--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL", NULL);
     if (!spec->host_network)
         fits = fits && osb_args_add(args, "--unshare-net", NULL);
     for (size_t i = 0; i < sizeof capabilities / sizeof *capabilities; i++)
@@ -85,13 +98,23 @@ static bool add_mounts(const struct osb_isolation *spec, const struct osb_identi
     return fits && osb_args_add(args, "--remount-ro", "/", "--chdir", "/workspace", NULL);
 }
 
-static bool add_environment(const struct osb_isolation *spec, struct osb_buf *args)
+/* Sets what create did not say anything about. */
+static bool add_defaults(const struct osb_isolation *spec, const char *const pairs[][2], size_t count,
+                         struct osb_buf *args)
 {
     bool fits = true;
-    for (size_t i = 0; i < sizeof default_env / sizeof *default_env; i++) {
-        if (!json_object_get(spec->env, default_env[i][0]))
-            fits = fits && osb_args_add(args, "--setenv", default_env[i][0], default_env[i][1], NULL);
+    for (size_t i = 0; i < count; i++) {
+        if (!json_object_get(spec->env, pairs[i][0]))
+            fits = fits && osb_args_add(args, "--setenv", pairs[i][0], pairs[i][1], NULL);
     }
+    return fits;
+}
+
+static bool add_environment(const struct osb_isolation *spec, struct osb_buf *args)
+{
+    bool fits = add_defaults(spec, default_env, sizeof default_env / sizeof *default_env, args);
+    if (spec->proxy)
+        fits = fits && add_defaults(spec, proxy_env, sizeof proxy_env / sizeof *proxy_env, args);
     const char *name;
     const json_t *value;
     json_object_foreach((json_t *)spec->env, name, value)
@@ -138,6 +161,9 @@ static char **make_argv(const struct osb_isolation *spec)
 }
 
 /* ---- the process ---- */
+
+const struct osb_isolated osb_isolated_none = {
+    .monitor = -1, .monitor_fd = -1, .status_fd = -1, .life_fd = -1, .ready_fd = -1, .gate_fd = -1, .output_fd = -1};
 
 struct ends {
     int fd[FD_END]; /* what the new process gets as descriptor 3, 4, … */
@@ -218,6 +244,7 @@ static bool make_ends(const struct osb_isolation *spec, const struct osb_identit
 {
     int status[2];
     int life[2];
+    int gate[2];
     int token[2];
     int output[2];
     if (pipe2(status, O_CLOEXEC | O_NONBLOCK) != 0)
@@ -228,6 +255,10 @@ static bool make_ends(const struct osb_isolation *spec, const struct osb_identit
         return false;
     ends->fd[FD_LIFE] = life[0];
     started->life_fd = life[1];
+    if (pipe2(gate, O_CLOEXEC) != 0)
+        return false;
+    ends->fd[FD_GATE] = gate[0];
+    started->gate_fd = gate[1];
     if (pipe2(output, O_CLOEXEC) != 0)
         return false;
     started->output_fd = output[0];
@@ -245,9 +276,8 @@ static bool make_ends(const struct osb_isolation *spec, const struct osb_identit
 bool osb_isolation_start(const struct osb_isolation *spec, const struct osb_identity *identity,
                          struct osb_isolated *started, char *error, size_t size)
 {
-    struct ends ends = {.fd = {-1, -1, -1, -1, -1, -1, -1, -1, -1}, .output = -1};
-    *started = (struct osb_isolated){
-        .monitor = -1, .monitor_fd = -1, .status_fd = -1, .life_fd = -1, .ready_fd = -1, .output_fd = -1};
+    struct ends ends = {.fd = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1}, .output = -1};
+    *started = osb_isolated_none;
     ends.fd[FD_USERNS] = osb_userns_make(identity, error, size);
     if (ends.fd[FD_USERNS] < 0)
         return false;
@@ -284,6 +314,7 @@ bool osb_isolation_start(const struct osb_isolation *spec, const struct osb_iden
     close_all(&started->status_fd, 1);
     close_all(&started->life_fd, 1);
     close_all(&started->ready_fd, 1);
+    close_all(&started->gate_fd, 1);
     close_all(&started->output_fd, 1);
     return false;
 }

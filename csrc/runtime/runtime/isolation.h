@@ -19,6 +19,7 @@ struct osb_isolation {
     const json_t *env;           /* object of strings and nulls (null: not set), or NULL */
     const json_t *command;       /* array of strings to run beside execd, whose end is the sandbox's; or NULL */
     bool host_network;           /* shares the machine's network */
+    bool proxy;                  /* the environment tells of the proxy inside */
     int listen_fd;               /* for execd; the caller's */
     struct osb_volumes *volumes; /* mapped where the runtime is root */
 };
@@ -30,8 +31,12 @@ struct osb_isolated {
     int status_fd;  /* bubblewrap's JSON documents: {"child-pid": N …} */
     int life_fd;    /* execd ends when this is closed */
     int ready_fd;   /* end of file: execd has begun; ECONNRESET: it never will */
+    int gate_fd;    /* what the sandbox is for begins when this is closed */
     int output_fd;  /* what bubblewrap and the command print on stderr; hung up when all are gone */
 };
+
+/* Before its start. */
+extern const struct osb_isolated osb_isolated_none;
 
 /* Must be called from the main thread, with whose end the sandbox dies. False with a sentence; nothing is left then. */
 bool osb_isolation_start(const struct osb_isolation *spec, const struct osb_identity *identity,

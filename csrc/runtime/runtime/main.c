@@ -142,6 +142,8 @@ static bool prepare(const struct osb_options *options, struct osb_runtime *runti
     char state[PATH_MAX];
     memcpy(runtime->aliases, options->aliases, sizeof runtime->aliases);
     runtime->alias_count = options->alias_count;
+    memcpy(runtime->exempt, options->exempt, sizeof runtime->exempt);
+    runtime->exempt_count = options->exempt_count;
     runtime->allow_host_network = options->embedded || options->allow_host_network;
     runtime->allowed_paths = options->allowed_paths;
     if (options->state && !absolute_path(options->state, state))
@@ -217,7 +219,10 @@ static bool run(const struct osb_options *options, struct osb_runtime *runtime, 
     char url[128];
     runtime->loop = osb_evloop_new();
     runtime->proxy = runtime->loop ? osb_http_proxy_new(runtime->loop) : NULL;
-    if (!runtime->proxy || !watch_signals(&stop, runtime->loop) ||
+    runtime->egress =
+        runtime->proxy ? osb_egress_service_new(runtime->loop, runtime->proxy, runtime->exempt, runtime->exempt_count)
+                       : NULL;
+    if (!runtime->egress || !watch_signals(&stop, runtime->loop) ||
         !osb_evloop_watch(runtime->loop, runtime->janitor.link, EPOLLIN | EPOLLRDHUP, on_janitor_end, runtime))
         return PROBLEM(problem, "memory or descriptors are out: %s", strerror(errno));
     if (options->embedded && !osb_owner_watch(owner, runtime->loop))
@@ -250,6 +255,7 @@ int main(int argc, char **argv)
         osb_http_proxy_free(runtime.proxy);
     osb_snapshot_forget_all(&runtime);
     osb_sandbox_forget_all(&runtime);
+    osb_egress_service_free(runtime.egress);
     if (runtime.server)
         osb_http_server_free(runtime.server);
     osb_janitor_finish(&runtime.janitor);

@@ -3,11 +3,13 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define BACKLOG 512
@@ -93,4 +95,80 @@ int osb_network_listen_at(const char *address, uint16_t *port)
         return listen_v4(ntohl(v4.s_addr), port, true);
     errno = EINVAL;
     return -1;
+}
+
+/* ---- inside ---- */
+
+union rights {
+    char bytes[CMSG_SPACE(sizeof(int))];
+    struct cmsghdr header;
+};
+
+static struct msghdr message(struct iovec *byte, union rights *rights)
+{
+    return (struct msghdr){
+        .msg_iov = byte, .msg_iovlen = 1, .msg_control = rights, .msg_controllen = sizeof rights->bytes};
+}
+
+static bool send_fd(int link, int fd)
+{
+    char byte = 0;
+    union rights rights = {.bytes = {0}};
+    struct msghdr sent = message(&(struct iovec){&byte, 1}, &rights);
+    struct cmsghdr *header = CMSG_FIRSTHDR(&sent);
+    *header = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+    memcpy(CMSG_DATA(header), &fd, sizeof fd);
+    return sendmsg(link, &sent, 0) == 1;
+}
+
+static int receive_fd(int link)
+{
+    char byte;
+    int fd = -1;
+    union rights rights;
+    struct msghdr received = message(&(struct iovec){&byte, 1}, &rights);
+    const struct cmsghdr *header = recvmsg(link, &received, MSG_CMSG_CLOEXEC) == 1 ? CMSG_FIRSTHDR(&received) : NULL;
+    if (header && header->cmsg_type == SCM_RIGHTS && header->cmsg_len == CMSG_LEN(sizeof fd))
+        memcpy(&fd, CMSG_DATA(header), sizeof fd);
+    return fd;
+}
+
+/* In a process of its own, which stays out of the sandbox's pid namespace: nobody inside sees it. The address is taken
+ * before the loopback device has it (IP_FREEBIND). */
+static int listen_in(int pidfd, uint16_t port, int link)
+{
+    const int on = 1;
+    const struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    if (setns(pidfd, CLONE_NEWUSER | CLONE_NEWNET) != 0)
+        return errno;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0 || setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof on) != 0 ||
+        bind(fd, (const struct sockaddr *)&address, sizeof address) != 0 || listen(fd, BACKLOG) != 0 ||
+        !send_fd(link, fd))
+        return errno;
+    return 0;
+}
+
+int osb_network_listen_inside(int pidfd, uint16_t port)
+{
+    int link[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, link) != 0)
+        return -1;
+    pid_t pid = fork();
+    int code = errno;
+    if (pid == 0)
+        _exit(listen_in(pidfd, port, link[1]));
+    close(link[1]);
+    int fd = -1;
+    if (pid > 0) {
+        int status = 0;
+        fd = receive_fd(link[0]);
+        while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+            continue;
+        code = WIFEXITED(status) && WEXITSTATUS(status) != 0 ? WEXITSTATUS(status) : EIO;
+    }
+    close(link[0]);
+    errno = code;
+    return fd;
 }

@@ -17,6 +17,9 @@ static const char usage[] =
     "  --alias NAME=host     take the image name NAME for host (may be repeated)\n"
     "  --allow-host-network  let sandboxes ask for the machine's network (always allowed when embedded)\n"
     "  --allow-host-path DIR let sandboxes mount DIR and what is below it (may be repeated)\n"
+    "  --proxy-allow-address ADDRESS[/BITS]\n"
+    "                        let sandboxes reach it through their proxy although it is not public, as on a test\n"
+    "                        network (may be repeated)\n"
     "  --help                print this\n"
     "\n"
     "Environment: OPENSANDBOX_EXECD (path of opensandbox-execd; default: beside this program),\n"
@@ -57,6 +60,15 @@ static void allow_paths_of_environment(struct osb_options *options)
     free(copy);
 }
 
+static void add_exempt(struct osb_options *options, const char *text)
+{
+    if (options->exempt_count == OSB_MAX_EXEMPT)
+        misuse("there are too many addresses at ", text);
+    if (!osb_range_parse(text, &options->exempt[options->exempt_count]))
+        misuse("an address has the form 192.0.2.1 or 192.0.2.0/24: ", text);
+    options->exempt_count++;
+}
+
 void osb_options_read(struct osb_options *options, int argc, char **argv)
 {
     static const struct option known[] = {{"embedded", no_argument, NULL, 'e'},
@@ -66,6 +78,7 @@ void osb_options_read(struct osb_options *options, int argc, char **argv)
                                           {"alias", required_argument, NULL, 'a'},
                                           {"allow-host-network", no_argument, NULL, 'n'},
                                           {"allow-host-path", required_argument, NULL, 'p'},
+                                          {"proxy-allow-address", required_argument, NULL, 'x'},
                                           {"help", no_argument, NULL, 'h'},
                                           {0}};
     *options = (struct osb_options){0};
@@ -92,6 +105,9 @@ void osb_options_read(struct osb_options *options, int argc, char **argv)
             break;
         case 'p':
             allow_path(options, optarg);
+            break;
+        case 'x':
+            add_exempt(options, optarg);
             break;
         case 'h':
             (void)fputs(usage, stdout);

@@ -15,6 +15,8 @@ struct osb_options {
     const char *aliases[OSB_MAX_ALIASES];
     size_t alias_count;
     bool allow_host_network;
+    struct osb_range exempt[OSB_MAX_EXEMPT];
+    size_t exempt_count;
     struct osb_allowed_paths allowed_paths;
 };
 

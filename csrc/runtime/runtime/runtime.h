@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "runtime/runtime/egress.h"
 #include "runtime/runtime/janitor.h"
 #include "runtime/runtime/state.h"
 #include "runtime/runtime/volume.h"
@@ -17,6 +18,8 @@
 #define OSB_MAX_SANDBOXES 1000
 #define OSB_SECRET_SIZE 65
 
+#define OSB_MAX_EXEMPT 8
+
 struct osb_sandbox;
 struct osb_snapshot;
 
@@ -24,6 +27,9 @@ struct osb_runtime {
     struct osb_evloop *loop;
     struct osb_http_server *server;
     struct osb_http_proxy *proxy;
+    struct osb_egress_service *egress;       /* the sandboxes' way out */
+    struct osb_range exempt[OSB_MAX_EXEMPT]; /* addresses that count as public */
+    size_t exempt_count;
     struct osb_state state;
     struct osb_janitor janitor;
     char bwrap[PATH_MAX];

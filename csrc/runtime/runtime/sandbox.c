@@ -78,7 +78,10 @@ static void close_process(struct osb_sandbox *sandbox)
     end_watch(&sandbox->ready_watch, &sandbox->process.ready_fd);
     end_watch(&sandbox->output_watch, &sandbox->process.output_fd);
     close_fd(&sandbox->process.life_fd);
+    close_fd(&sandbox->process.gate_fd);
     close_fd(&sandbox->init_fd);
+    osb_egress_close(sandbox->egress);
+    sandbox->egress = NULL;
     osb_timer_stop(sandbox->runtime->loop, &sandbox->patience);
 }
 
@@ -89,6 +92,7 @@ static void free_sandbox(struct osb_sandbox *sandbox)
     osb_timer_stop(sandbox->runtime->loop, &sandbox->expiry);
     if (sandbox->restore)
         osb_copy_cancel(sandbox->restore);
+    osb_policy_free(sandbox->policy);
     json_decref(sandbox->env);
     json_decref(sandbox->command);
     json_decref(sandbox->image);
@@ -98,6 +102,7 @@ static void free_sandbox(struct osb_sandbox *sandbox)
     json_decref(sandbox->entrypoint);
     osb_volumes_close(&sandbox->volumes);
     explicit_bzero(sandbox->token, sizeof sandbox->token);
+    explicit_bzero(sandbox->egress_token, sizeof sandbox->egress_token);
     free(sandbox);
 }
 
@@ -190,6 +195,25 @@ static void check_ready(struct osb_sandbox *sandbox)
     started(sandbox->started_context, sandbox, NULL);
 }
 
+/* Has the proxy listen inside, where nothing runs yet, and lets the sandbox go on. False when it can't be. */
+static bool open_gate(struct osb_sandbox *sandbox)
+{
+    if (sandbox->network == OSB_NETWORK_PROXY) {
+        int fd = osb_network_listen_inside(sandbox->init_fd, OSB_EGRESS_PORT);
+        if (fd >= 0) {
+            sandbox->egress = osb_egress_new(sandbox->runtime->egress, fd, sandbox->policy);
+            sandbox->policy = NULL;
+        }
+        if (!sandbox->egress) {
+            sandbox->output_len = (size_t)snprintf(sandbox->output, sizeof sandbox->output,
+                                                   "its proxy can't listen inside: %s", strerror(errno));
+            return false;
+        }
+    }
+    close_fd(&sandbox->process.gate_fd);
+    return true;
+}
+
 /* Learns the first process from bubblewrap's status, a line of JSON that comes in pieces. */
 static void on_status(void *context, uint32_t events)
 {
@@ -214,7 +238,7 @@ static void on_status(void *context, uint32_t events)
     sandbox->init_fd = (int)syscall(SYS_pidfd_open, sandbox->init, 0);
     if (sandbox->init_fd < 0 ||
         !osb_janitor_add(&sandbox->runtime->janitor, sandbox->id, OSB_JANITOR_PROCESS, sandbox->init_fd) ||
-        sandbox->deleted) {
+        sandbox->deleted || !open_gate(sandbox)) {
         kill_processes(sandbox);
         return;
     }
@@ -300,8 +324,7 @@ static struct osb_sandbox *add_sandbox(struct osb_runtime *runtime)
         return NULL;
     sandbox->runtime = runtime;
     sandbox->init_fd = -1;
-    sandbox->process = (struct osb_isolated){
-        .monitor = -1, .monitor_fd = -1, .status_fd = -1, .life_fd = -1, .ready_fd = -1, .output_fd = -1};
+    sandbox->process = osb_isolated_none;
     sandbox->next = runtime->sandboxes;
     runtime->sandboxes = sandbox;
     runtime->sandbox_count++;
@@ -329,10 +352,11 @@ static struct osb_sandbox *new_sandbox(struct osb_runtime *runtime, const struct
     sandbox->volumes = volumes;
     osb_sandbox_make_id(sandbox->id);
     osb_random_hex(sandbox->token, sizeof sandbox->token - 1);
+    osb_random_hex(sandbox->egress_token, sizeof sandbox->egress_token - 1);
     clock_gettime(CLOCK_REALTIME, &sandbox->created_at);
     sandbox->changed_at = sandbox->created_at;
     sandbox->renew_seconds = spec->renew_seconds;
-    sandbox->host_network = spec->host_network;
+    sandbox->network = spec->network;
     sandbox->image = json_incref(spec->image);
     sandbox->platform = json_incref(spec->platform);
     sandbox->entrypoint = json_incref(spec->entrypoint);
@@ -341,7 +365,9 @@ static struct osb_sandbox *new_sandbox(struct osb_runtime *runtime, const struct
     sandbox->metadata = spec->metadata ? json_deep_copy(spec->metadata) : json_object();
     if (spec->snapshot)
         sandbox->snapshot_id = json_string(spec->snapshot->id);
-    if (!sandbox->metadata || (spec->snapshot && !sandbox->snapshot_id)) {
+    struct osb_policy_error error;
+    sandbox->policy = spec->policy ? osb_policy_parse(spec->policy, &error) : osb_policy_new(true);
+    if (!sandbox->metadata || !sandbox->policy || (spec->snapshot && !sandbox->snapshot_id)) {
         free_sandbox(sandbox);
         return NULL;
     }
@@ -365,7 +391,8 @@ static bool start_processes(struct osb_sandbox *sandbox, char *error, size_t siz
         .token = sandbox->token,
         .env = sandbox->env,
         .command = sandbox->command,
-        .host_network = sandbox->host_network,
+        .host_network = sandbox->network == OSB_NETWORK_HOST,
+        .proxy = sandbox->network == OSB_NETWORK_PROXY,
         .listen_fd = listener.fd,
         .volumes = &sandbox->volumes,
     };

@@ -9,12 +9,19 @@
 #include <time.h>
 
 #include "runtime/runtime/copy.h"
+#include "runtime/runtime/egress.h"
 #include "runtime/runtime/identity.h"
 #include "runtime/runtime/isolation.h"
 #include "runtime/runtime/network.h"
 #include "runtime/runtime/runtime.h"
 
 #define OSB_ID_SIZE 37
+
+enum osb_network_mode {
+    OSB_NETWORK_PROXY, /* its own, and out by HTTP through our proxy */
+    OSB_NETWORK_NONE,  /* its own */
+    OSB_NETWORK_HOST   /* the machine's */
+};
 
 enum osb_sandbox_state {
     OSB_PENDING,
@@ -35,7 +42,8 @@ struct osb_sandbox_spec {
     json_t *command;       /* of the entrypoint, when it is to be run */
     int64_t timeout;       /* seconds until it expires; 0: never */
     int64_t renew_seconds; /* use through the runtime puts the expiry off to that many seconds later; 0: it does not */
-    bool host_network;
+    enum osb_network_mode network;
+    const json_t *policy;       /* for the proxy; NULL lets everything through */
     struct osb_volumes volumes; /* taken over */
 };
 
@@ -50,8 +58,11 @@ struct osb_sandbox {
     char token[OSB_SECRET_SIZE];
     char address[OSB_ADDRESS_SIZE]; /* of execd */
     bool own_address;               /* clients may use it */
-    bool deleted;                   /* its processes are about to end */
-    bool lost;                      /* it was on when an earlier runtime ended */
+    enum osb_network_mode network;
+    char egress_token[OSB_SECRET_SIZE]; /* guards the policy */
+    struct osb_egress *egress;          /* the proxy, once it runs and until its processes are gone */
+    bool deleted;                       /* its processes are about to end */
+    bool lost;                          /* it was on when an earlier runtime ended */
     enum osb_sandbox_state state;
     int exit_code; /* once terminated or failed */
     struct timespec created_at;
@@ -70,8 +81,8 @@ struct osb_sandbox {
     /* private to sandbox.c */
     json_t *env; /* until it is started */
     json_t *command;
-    bool host_network;
-    unsigned int holds; /* snapshots that are being made */
+    struct osb_policy *policy; /* until the proxy has it */
+    unsigned int holds;        /* snapshots that are being made */
     struct osb_isolated process;
     pid_t init;  /* the first process inside; 0 while not known */
     int init_fd; /* its pidfd */

@@ -62,6 +62,7 @@ struct osb_http_server {
     struct MHD_Daemon *daemon;
     struct osb_watch *watch;
     struct osb_http_request *requests;
+    struct osb_http_peer *peers;    /* of connections that libmicrohttpd was given and has not begun with */
     struct osb_http_stream *notify; /* streams whose owner is to be told something */
 };
 

@@ -466,6 +466,14 @@ static void set_options(struct exchange *exchange, const struct osb_http_proxy_t
     curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, 131072L);
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
                      target->connect_timeout ? (long)target->connect_timeout : CONNECT_TIMEOUT);
+    if (target->idle_timeout) {
+        curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
+        curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, (long)target->idle_timeout);
+    }
+    if (target->own_connection) {
+        curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
+        curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L);
+    }
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, exchange->error);
     curl_easy_setopt(easy, CURLOPT_PRIVATE, exchange);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, take_header);

@@ -19,6 +19,8 @@ struct osb_http_proxy_target {
     const char *const *add;  /* "Name: value" request headers to send (instead of the client's of that name),
                                 NULL-terminated; NULL for none */
     unsigned int connect_timeout; /* ms; 0: 10 s */
+    unsigned int idle_timeout;    /* s without a byte in either direction; 0: no limit */
+    bool own_connection;          /* shares no connection with another request */
     /* Answers the request when no answer came from the target (`reason` is a sentence part); NULL: 502 with the text
      * "Bad Gateway". */
     void (*failed)(struct osb_http_request *request, const char *reason, void *context);

@@ -65,6 +65,8 @@ static bool route_matches(struct osb_http_request *request, const char *pattern,
     for (;;) {
         if (*pattern == '\0')
             return path == end;
+        if (strcmp(pattern, "*") == 0 && path == request->target)
+            return true;
         if (strcmp(pattern, "/*") == 0) {
             request->rest = path;
             return path == end || *path == '/';
@@ -151,7 +153,8 @@ bool osb_http_request_parse(struct osb_http_request *request, bool *other_method
     if (!request->route)
         drop_params(request);
     const char *query = request->target[path_len] ? request->target + path_len + 1 : "";
-    if (sound && parse_query(request, query, &sound))
+    const bool whole = request->route && strcmp(request->route->path, "*") == 0;
+    if (sound && (whole || parse_query(request, query, &sound)))
         return true;
     if (sound)
         request->broken = true;
@@ -256,6 +259,13 @@ const char *osb_http_request_client(const struct osb_http_request *request)
     return request->client;
 }
 
+struct osb_http_peer *osb_http_request_peer(const struct osb_http_request *request)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(request->connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info ? info->socket_context : NULL;
+}
+
 const char *osb_http_request_body(const struct osb_http_request *request, size_t *len)
 {
     *len = request->body.len;
@@ -311,6 +321,8 @@ void osb_http_request_read(struct osb_http_request *request, osb_http_body_reade
 {
     request->read = read;
     request->read_context = context;
+    if (request->body_over)
+        read(context, NULL, 0);
 }
 
 void osb_http_request_resume(struct osb_http_request *request)

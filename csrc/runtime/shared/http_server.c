@@ -299,11 +299,48 @@ static void server_ready(void *context, uint32_t events)
     (void)events; /* server_turn runs before the next wait */
 }
 
+/* A connection begins, or is over. */
+static void connection_changed(void *context, struct MHD_Connection *connection, void **slot,
+                               enum MHD_ConnectionNotificationCode code)
+{
+    struct osb_http_server *server = context;
+    struct osb_http_peer *peer = *slot;
+    if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
+        *slot = NULL;
+        if (peer)
+            server->config.peer_gone(peer);
+        return;
+    }
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    for (struct osb_http_peer **place = &server->peers; info && *place; place = &(*place)->next) {
+        if ((*place)->fd == info->connect_fd) {
+            *slot = *place;
+            *place = (*place)->next;
+            break;
+        }
+    }
+}
+
+bool osb_http_server_add(struct osb_http_server *server, int fd, struct osb_http_peer *peer)
+{
+    const struct sockaddr_in nobody = {.sin_family = AF_INET};
+    peer->fd = fd;
+    peer->next = server->peers;
+    server->peers = peer;
+    if (MHD_add_connection(server->daemon, fd, (const struct sockaddr *)&nobody, sizeof nobody) == MHD_YES)
+        return true;
+    if (server->peers != peer)
+        return true;
+    server->peers = peer->next; /* it never began */
+    return false;
+}
+
 struct osb_http_server *osb_http_server_new(const struct osb_http_config *config)
 {
     struct osb_http_server *server = calloc(1, sizeof *server);
     if (!server) {
-        close(config->listen_fd);
+        if (config->listen_fd >= 0)
+            close(config->listen_fd);
         return NULL;
     }
     server->config = *config;
@@ -311,15 +348,20 @@ struct osb_http_server *osb_http_server_new(const struct osb_http_config *config
         server->config.body_limit = DEFAULT_BODY_LIMIT;
     if (server->config.connection_limit == 0)
         server->config.connection_limit = DEFAULT_CONNECTION_LIMIT;
+    const bool listens = config->listen_fd >= 0;
+    const struct MHD_OptionItem socket_options[] = {
+        {listens ? MHD_OPTION_LISTEN_SOCKET : MHD_OPTION_END, config->listen_fd, NULL}, {MHD_OPTION_END, 0, NULL}};
     server->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, handle_access, server, MHD_OPTION_LISTEN_SOCKET,
-        config->listen_fd, MHD_OPTION_URI_LOG_CALLBACK, request_new, server, MHD_OPTION_NOTIFY_COMPLETED,
-        request_completed, server, MHD_OPTION_UNESCAPE_CALLBACK, keep_encoded, NULL, MHD_OPTION_CONNECTION_LIMIT,
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | (listens ? 0 : MHD_USE_NO_LISTEN_SOCKET), 0, NULL, NULL,
+        handle_access, server, MHD_OPTION_ARRAY, socket_options, MHD_OPTION_NOTIFY_CONNECTION, connection_changed,
+        server, MHD_OPTION_URI_LOG_CALLBACK, request_new, server, MHD_OPTION_NOTIFY_COMPLETED, request_completed,
+        server, MHD_OPTION_UNESCAPE_CALLBACK, keep_encoded, NULL, MHD_OPTION_CONNECTION_LIMIT,
         server->config.connection_limit, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_TIMEOUT,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_MEMORY, MHD_OPTION_CONNECTION_MEMORY_INCREMENT, (size_t)16 << 10,
         MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
     if (!server->daemon) {
-        close(config->listen_fd);
+        if (listens)
+            close(config->listen_fd);
         free(server);
         return NULL;
     }

@@ -26,10 +26,16 @@ struct osb_http_stream;
 
 typedef void (*osb_http_handler)(struct osb_http_request *request, void *context);
 
+/* The first member of what describes a connection that was accepted elsewhere. Private to the server. */
+struct osb_http_peer {
+    struct osb_http_peer *next;
+    int fd;
+};
+
 struct osb_http_route {
     const char *method; /* "GET" …, or "*" for any method */
     /* "/command/:id/logs": a segment ":x" takes any one segment, a last segment "*" takes the rest (also none). First
-     * match wins. */
+     * match wins. "*" alone takes any target as it is, absolute URLs too, and the query stays unread. */
     const char *path;
     osb_http_handler handle;
     /* Call the handler as soon as the headers are in; it reads the body with osb_http_request_read. Else the handler is
@@ -39,7 +45,7 @@ struct osb_http_route {
 
 struct osb_http_config {
     struct osb_evloop *loop;
-    int listen_fd; /* a listening socket; taken over */
+    int listen_fd; /* a listening socket; taken over. -1: connections come by osb_http_server_add alone */
     const struct osb_http_route *routes;
     size_t route_count;
     void *context; /* given to all handlers */
@@ -48,6 +54,7 @@ struct osb_http_config {
     bool (*authorize)(struct osb_http_request *request, void *context);
     /* Answers requests that no route takes; `other_method` when a route has the path. NULL: 404 with a line of text. */
     void (*no_route)(struct osb_http_request *request, bool other_method, void *context);
+    void (*peer_gone)(struct osb_http_peer *peer); /* a connection of osb_http_server_add is over, or NULL */
     bool request_ids;              /* every answer carries X-Request-ID: the one that came, or a new one */
     size_t body_limit;             /* bytes of a collected body; above it 413 INVALID_REQUEST_BODY. 0: 8 MiB */
     unsigned int connection_limit; /* 0: 4096 */
@@ -59,6 +66,10 @@ struct osb_http_server *osb_http_server_new(const struct osb_http_config *config
 /* Drops all connections and frees the server. Whoever could still answer a request or write to a stream must have been
  * stopped. */
 void osb_http_server_free(struct osb_http_server *server);
+
+/* Serves a connection that was accepted elsewhere, which is taken over. `peer` must stay until config->peer_gone; false
+ * when that will not be called. */
+bool osb_http_server_add(struct osb_http_server *server, int fd, struct osb_http_peer *peer);
 
 /* ---- the request ---- */
 
@@ -82,6 +93,8 @@ void osb_http_request_headers(const struct osb_http_request *request,
 const char *osb_http_request_id(const struct osb_http_request *request);
 /* Numeric address of the client ("127.0.0.1"). */
 const char *osb_http_request_client(const struct osb_http_request *request);
+/* Whose connection it came by; NULL for those that the server accepted. */
+struct osb_http_peer *osb_http_request_peer(const struct osb_http_request *request);
 /* The collected body; never NULL, not terminated. */
 const char *osb_http_request_body(const struct osb_http_request *request, size_t *len);
 /* The collected body as JSON of any type (owned by the caller); trailing bytes are ignored, invalid UTF-8 becomes
@@ -94,7 +107,8 @@ void osb_http_request_on_gone(struct osb_http_request *request, osb_http_handler
 
 /* Hands the body of a streams_body route to `read` as it arrives, from the next turn of the loop on. It returns how
  * many bytes it took; fewer than `len`: it is called again after osb_http_request_resume. `len` 0 is the end of the
- * body, told once. After the answer was given the rest is dropped. Not reading the body at all drops it. */
+ * body, told once, and at once to a reader that comes after it. After the answer was given the rest is dropped. Not
+ * reading the body at all drops it. */
 typedef size_t (*osb_http_body_reader)(void *context, const char *bytes, size_t len);
 void osb_http_request_read(struct osb_http_request *request, osb_http_body_reader read, void *context);
 void osb_http_request_resume(struct osb_http_request *request);
