@@ -29,9 +29,11 @@ struct upload {
     size_t metadata_count;
     char **files; /* spool files; NULL once in place */
     size_t file_count;
-    enum part part;   /* the one under way */
-    int spool;        /* its descriptor when it is a file, else -1 */
-    const char *code; /* a failure so far */
+    enum part part;      /* the one under way */
+    bool part_is_empty;  /* until now */
+    char part_name[256]; /* the beginning of its file name */
+    int spool;           /* its descriptor when it is a file, else -1 */
+    const char *code;    /* a failure so far */
     unsigned int status;
     char message[OSB_PATH_ERROR_SIZE];
 };
@@ -178,14 +180,20 @@ static enum MHD_Result take_part(void *context, enum MHD_ValueKind kind, const c
     (void)encoding;
     if (upload->code)
         return MHD_YES; /* the rest is read and dropped */
-    if (offset == 0) {
+    /* libmicrohttpd may tell the beginning of a part twice, first without bytes */
+    bool again = offset == 0 && upload->part_is_empty && upload->part != PART_OTHER && name && filename &&
+                 strcmp(name, upload->part == PART_FILE ? "file" : "metadata") == 0 &&
+                 strncmp(filename, upload->part_name, sizeof upload->part_name - 1) == 0;
+    if (offset == 0 && !again) {
         end_part(upload);
+        snprintf(upload->part_name, sizeof upload->part_name, "%s", filename ? filename : "");
         /* without a file name it is a form value, which is not asked for */
         if (name && filename && strcmp(name, "metadata") == 0)
             begin_metadata(upload);
         else if (name && filename && strcmp(name, "file") == 0)
             begin_file(upload);
     }
+    upload->part_is_empty = offset == 0 && len == 0;
     if (upload->code)
         return MHD_YES;
     if (upload->part == PART_FILE) {
