@@ -139,9 +139,7 @@ static void accept_all(void *context, uint32_t events)
                 pause_listening(egress);
             return;
         }
-        egress->connections++;
-        if (!osb_tunnel_start(egress, fd))
-            osb_egress_release(egress);
+        osb_tunnel_start(egress, fd);
     }
 }
 
@@ -201,18 +199,18 @@ void osb_egress_set_policy(struct osb_egress *egress, struct osb_policy *policy)
 /* ---- the service ---- */
 
 struct osb_egress_service *osb_egress_service_new(struct osb_evloop *loop, struct osb_http_proxy *proxy,
-                                                  const struct osb_range *exempt, size_t exempt_count)
+                                                  struct osb_resolver *resolver, const struct osb_range *exempt,
+                                                  size_t exempt_count)
 {
     struct osb_egress_service *service = calloc(1, sizeof *service);
     if (!service)
         return NULL;
-    *service =
-        (struct osb_egress_service){.loop = loop, .proxy = proxy, .exempt = exempt, .exempt_count = exempt_count};
+    *service = (struct osb_egress_service){
+        .loop = loop, .proxy = proxy, .resolver = resolver, .exempt = exempt, .exempt_count = exempt_count};
     service->server = osb_plain_serve(service);
-    service->resolver = service->server ? osb_resolver_new(loop) : NULL;
-    if (service->resolver)
+    if (service->server)
         return service;
-    osb_egress_service_free(service);
+    free(service);
     return NULL;
 }
 

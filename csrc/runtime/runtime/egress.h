@@ -7,6 +7,7 @@
 
 #include "runtime/runtime/address.h"
 #include "runtime/runtime/policy.h"
+#include "runtime/runtime/resolver.h"
 #include "runtime/shared/evloop.h"
 #include "runtime/shared/http_proxy.h"
 
@@ -15,10 +16,11 @@
 struct osb_egress_service; /* what the proxies of all sandboxes share */
 struct osb_egress;         /* the proxy of one sandbox */
 
-/* `exempt` are ranges that count as public, for networks of tests; they must stay. NULL when memory, threads or
+/* `exempt` are ranges that count as public, for networks of tests. What is given must stay. NULL when memory or
  * descriptors are out. */
 struct osb_egress_service *osb_egress_service_new(struct osb_evloop *loop, struct osb_http_proxy *proxy,
-                                                  const struct osb_range *exempt, size_t exempt_count);
+                                                  struct osb_resolver *resolver, const struct osb_range *exempt,
+                                                  size_t exempt_count);
 
 /* After all proxies were closed. */
 void osb_egress_service_free(struct osb_egress_service *service);

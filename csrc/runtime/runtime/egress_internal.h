@@ -3,7 +3,6 @@
 #define OSB_EGRESS_INTERNAL_H
 
 #include "runtime/runtime/egress.h"
-#include "runtime/runtime/resolver.h"
 #include "runtime/shared/http_server.h"
 
 #define OSB_EGRESS_IDLE 900000           /* ms that a connection may be silent */
@@ -59,13 +58,13 @@ bool osb_egress_check_addresses(const struct osb_egress *egress, const struct os
 /* One of its connections is over. The proxy may be gone after. */
 void osb_egress_release(struct osb_egress *egress);
 
-/* egress_tunnel.c: takes an accepted connection, which osb_egress_release ends. False when memory is out. */
-bool osb_tunnel_start(struct osb_egress *egress, int fd);
+/* egress_tunnel.c: takes an accepted connection; without memory it is closed. */
+void osb_tunnel_start(struct osb_egress *egress, int fd);
 void osb_tunnel_drop_all(struct osb_egress *egress);
 void osb_tunnel_drop_forbidden(struct osb_egress *egress);
 
 /* egress_plain.c: takes an accepted connection whose first bytes are not read yet, as above. */
-bool osb_plain_start(struct osb_egress *egress, int fd);
+void osb_plain_start(struct osb_egress *egress, int fd);
 struct osb_http_server *osb_plain_serve(struct osb_egress_service *service);
 void osb_plain_drop_all(const struct osb_egress *egress);
 

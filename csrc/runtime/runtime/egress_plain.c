@@ -189,18 +189,17 @@ static void connection_over(struct osb_http_peer *peer)
     free(arrival);
 }
 
-bool osb_plain_start(struct osb_egress *egress, int fd)
+void osb_plain_start(struct osb_egress *egress, int fd)
 {
     struct arrival *arrival = calloc(1, sizeof *arrival);
     if (!arrival) {
         close(fd);
-        return false;
+        return;
     }
     arrival->egress = egress;
-    if (osb_http_server_add(egress->service->server, fd, &arrival->peer))
-        return true;
-    free(arrival);
-    return false;
+    egress->connections++;
+    if (!osb_http_server_add(egress->service->server, fd, &arrival->peer))
+        connection_over(&arrival->peer);
 }
 
 struct osb_http_server *osb_plain_serve(struct osb_egress_service *service)

@@ -305,7 +305,6 @@ static void read_head(void *context, uint32_t events)
 static void on_arrival(void *context, uint32_t events)
 {
     struct osb_tunnel *tunnel = context;
-    struct osb_egress *egress = tunnel->egress;
     char bytes[sizeof BEGINNING - 1];
     const int one = 1;
     ssize_t got = recv(tunnel->client.fd, bytes, sizeof bytes, MSG_PEEK);
@@ -322,23 +321,22 @@ static void on_arrival(void *context, uint32_t events)
         return;
     }
     if (got == (ssize_t)sizeof bytes) {
-        egress->connections++;
-        if (!osb_plain_start(egress, tunnel->client.fd))
-            osb_egress_release(egress);
+        osb_plain_start(tunnel->egress, tunnel->client.fd);
         tunnel->client.fd = -1;
     }
     drop(tunnel);
 }
 
-bool osb_tunnel_start(struct osb_egress *egress, int fd)
+void osb_tunnel_start(struct osb_egress *egress, int fd)
 {
     const int first = sizeof BEGINNING - 1;
     const int on = 1;
     struct osb_tunnel *tunnel = malloc(sizeof *tunnel);
     if (!tunnel) {
         close(fd);
-        return false;
+        return;
     }
+    egress->connections++;
     memset(tunnel, 0, offsetof(struct osb_tunnel, up)); /* the pieces' memory is taken when they are filled */
     tunnel->up.start = tunnel->up.end = tunnel->down.start = tunnel->down.end = 0;
     tunnel->up.ended = tunnel->up.shut = tunnel->down.ended = tunnel->down.shut = false;
@@ -354,7 +352,6 @@ bool osb_tunnel_start(struct osb_egress *egress, int fd)
     (void)setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &first, sizeof first); /* no method is seen before it is whole */
     if (!watch_end(tunnel, &tunnel->client, EPOLLIN, on_arrival) || !set_timer(tunnel, HEAD_PATIENCE))
         drop(tunnel);
-    return true;
 }
 
 void osb_tunnel_drop_all(struct osb_egress *egress)

@@ -219,9 +219,10 @@ static bool run(const struct osb_options *options, struct osb_runtime *runtime, 
     char url[128];
     runtime->loop = osb_evloop_new();
     runtime->proxy = runtime->loop ? osb_http_proxy_new(runtime->loop) : NULL;
-    runtime->egress =
-        runtime->proxy ? osb_egress_service_new(runtime->loop, runtime->proxy, runtime->exempt, runtime->exempt_count)
-                       : NULL;
+    runtime->resolver = runtime->proxy ? osb_resolver_new(runtime->loop) : NULL;
+    if (runtime->resolver)
+        runtime->egress = osb_egress_service_new(runtime->loop, runtime->proxy, runtime->resolver, runtime->exempt,
+                                                 runtime->exempt_count);
     if (!runtime->egress || !watch_signals(&stop, runtime->loop) ||
         !osb_evloop_watch(runtime->loop, runtime->janitor.link, EPOLLIN | EPOLLRDHUP, on_janitor_end, runtime))
         return PROBLEM(problem, "memory or descriptors are out: %s", strerror(errno));

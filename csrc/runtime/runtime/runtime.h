@@ -27,6 +27,7 @@ struct osb_runtime {
     struct osb_evloop *loop;
     struct osb_http_server *server;
     struct osb_http_proxy *proxy;
+    struct osb_resolver *resolver;           /* for the process's whole life */
     struct osb_egress_service *egress;       /* the sandboxes' way out */
     struct osb_range exempt[OSB_MAX_EXEMPT]; /* addresses that count as public */
     size_t exempt_count;
