@@ -145,7 +145,8 @@ end
 -- * `entrypoint` list, `resource` map (`{cpu="1", memory="2Gi"}`), `env`, `metadata`, `extensions` maps of strings
 -- * `platform` `{os=, arch=}`, `network_policy` `{default_action="deny", egress={{action=, target=}}}`, `credential_proxy` `{enabled=}`,
 --   `secure_access` boolean
--- * `network` `"proxy"`, `"none"` or `"host"`: embedded runtime only
+-- * `network` `"proxy"` (default: out by HTTP(S), to public addresses and as `network_policy` says), `"none"` or `"host"`: embedded
+--   runtime only
 -- * `volumes` list of `{name=, mount_path=, read_only=, sub_path=}` with one of `host`, `pvc`, `ossfs`
 -- * `extra` table of newer fields, sent as they are
 -- * `connection`, `request_timeout` (seconds for the request and for a Pending sandbox to run, default 300)
