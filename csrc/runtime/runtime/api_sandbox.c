@@ -60,6 +60,10 @@ static json_t *sandbox_json(const struct osb_sandbox *sandbox, bool with_image)
     set(body, "entrypoint", sandbox->entrypoint);
     if (json_object_size(sandbox->metadata) > 0)
         set(body, "metadata", sandbox->metadata);
+    if (body && *sandbox->address)
+        (void)json_object_set_new(
+            body, "runtime",
+            json_pack("{s:o}", "limits", osb_limits_report(&sandbox->runtime->cgroups, &sandbox->limits)));
     if (body && sandbox->expires)
         (void)json_object_set_new(body, "expiresAt", osb_json_time(&sandbox->expires_at));
     return body;

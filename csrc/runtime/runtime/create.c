@@ -345,6 +345,8 @@ bool osb_create_read(const struct osb_runtime *runtime, struct osb_http_request 
         return refuse(request, "SANDBOX::INVALID_PARAMETER", "The timeout is longer than ten years.");
     if (!only_waits(spec->entrypoint))
         spec->command = spec->entrypoint;
+    if (!osb_limits_read(&spec->limits, value_of(body, "resourceLimits"), &error))
+        return refuse(request, error.code, error.message);
     if (osb_volumes_open(&spec->volumes, value_of(body, "volumes"), &runtime->allowed_paths, &runtime->state, &error))
         return true;
     return error.code ? refuse(request, error.code, error.message)

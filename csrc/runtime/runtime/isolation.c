@@ -168,6 +168,7 @@ const struct osb_isolated osb_isolated_none = {
 struct ends {
     int fd[FD_END]; /* what the new process gets as descriptor 3, 4, … */
     int output;
+    int cgroups[OSB_CGROUPS]; /* where the new process enters its control groups */
 };
 
 static void limit(__rlimit_resource_t resource, rlim_t most)
@@ -207,7 +208,7 @@ static void become_bwrap(const struct osb_isolation *spec, const struct osb_iden
     static char *no_environment[] = {NULL};
     char staging[PATH_MAX + 64];
     staging_path(spec, staging, sizeof staging);
-    if (dup2(ends->output, STDERR_FILENO) < 0 ||
+    if (dup2(ends->output, STDERR_FILENO) < 0 || !osb_limits_apply(spec->limits, ends->cgroups) ||
         (identity->switches && spec->volumes->count > 0 && !osb_volumes_attach(spec->volumes, staging)) ||
         !place_descriptors(ends, identity->switches ? NULL : spec->volumes))
         return;
@@ -276,7 +277,7 @@ static bool make_ends(const struct osb_isolation *spec, const struct osb_identit
 bool osb_isolation_start(const struct osb_isolation *spec, const struct osb_identity *identity,
                          struct osb_isolated *started, char *error, size_t size)
 {
-    struct ends ends = {.fd = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1}, .output = -1};
+    struct ends ends = {.fd = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1}, .output = -1, .cgroups = {-1, -1, -1}};
     *started = osb_isolated_none;
     ends.fd[FD_USERNS] = osb_userns_make(identity, error, size);
     if (ends.fd[FD_USERNS] < 0)
@@ -287,6 +288,7 @@ bool osb_isolation_start(const struct osb_isolation *spec, const struct osb_iden
     }
     char **argv = make_argv(spec);
     if (argv && make_ends(spec, identity, &ends, started)) {
+        osb_cgroups_make(spec->cgroups, spec->id, spec->limits, ends.cgroups);
         ends.fd[FD_LISTEN] = spec->listen_fd;
         started->monitor = fork();
         if (started->monitor == 0) {
@@ -308,6 +310,7 @@ bool osb_isolation_start(const struct osb_isolation *spec, const struct osb_iden
     free(argv);
     close_all(ends.fd, FD_END);
     close_all(&ends.output, 1);
+    close_all(ends.cgroups, OSB_CGROUPS);
     if (started->monitor_fd >= 0)
         return true;
     snprintf(error, size, "no process could be started: %s", strerror(code));

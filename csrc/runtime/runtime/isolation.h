@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "runtime/runtime/identity.h"
+#include "runtime/runtime/limits.h"
 #include "runtime/runtime/state.h"
 #include "runtime/runtime/volume.h"
 
@@ -22,6 +23,8 @@ struct osb_isolation {
     bool proxy;                  /* the environment tells of the proxy inside */
     int listen_fd;               /* for execd; the caller's */
     struct osb_volumes *volumes; /* mapped where the runtime is root */
+    const struct osb_limits *limits;
+    const struct osb_cgroups *cgroups;
 };
 
 /* A sandbox under way. All descriptors are the caller's, close-on-exec and non-blocking. */

@@ -161,7 +161,7 @@ static void keep_holder(struct holder **list, const struct message *message, int
     *list = holder;
 }
 
-static void run(int link, int parent, const char *state, int dir)
+static void run(int link, int parent, const char *state, int dir, const struct osb_cgroups *cgroups)
 {
     struct holder *list = NULL;
     struct message message;
@@ -171,14 +171,17 @@ static void run(int link, int parent, const char *state, int dir)
             keep_holder(&list, &message, fd);
         } else if (message.kind == KIND_REMOVE) {
             end_processes(&list, message.name);
+            osb_cgroups_remove(cgroups, message.name);
             remove_tree(dir, message.name);
         }
     }
     end_processes(&list, NULL);
+    osb_cgroups_remove(cgroups, NULL);
     remove_tree(parent, state);
 }
 
-bool osb_janitor_start(struct osb_janitor *janitor, int parent, const char *state, int dir)
+bool osb_janitor_start(struct osb_janitor *janitor, int parent, const char *state, int dir,
+                       const struct osb_cgroups *cgroups)
 {
     int link[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, link) != 0)
@@ -190,7 +193,7 @@ bool osb_janitor_start(struct osb_janitor *janitor, int parent, const char *stat
         int null = open("/dev/null", O_RDWR | O_CLOEXEC);
         for (int fd = 0; null >= 0 && fd <= STDERR_FILENO; fd++)
             dup2(null, fd);
-        run(link[1], parent, state, dir);
+        run(link[1], parent, state, dir, cgroups);
         _exit(0);
     }
     close(link[1]);

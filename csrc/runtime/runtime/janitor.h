@@ -8,14 +8,17 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "runtime/runtime/limits.h"
+
 struct osb_janitor {
     int link; /* to the process; its end of file is the order to end everything. Watch it: readable means it died */
     pid_t pid;
 };
 
-/* Starts the janitor of the state directory `state` (descriptor `dir`, inside `parent`); to be called from the main
- * thread before any other descriptor is opened that must not stay open. False with errno. */
-bool osb_janitor_start(struct osb_janitor *janitor, int parent, const char *state, int dir);
+/* Starts the janitor of the state directory `state` (descriptor `dir`, inside `parent`) and of the control groups; to
+ * be called from the main thread before any other descriptor is opened that must not stay open. False with errno. */
+bool osb_janitor_start(struct osb_janitor *janitor, int parent, const char *state, int dir,
+                       const struct osb_cgroups *cgroups);
 
 /* What a descriptor handed to the janitor tells. */
 enum osb_janitor_kind {

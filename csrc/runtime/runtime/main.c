@@ -151,7 +151,9 @@ static bool prepare(const struct osb_options *options, struct osb_runtime *runti
     if (!find_programs(runtime, execd, problem) || !read_key(options, runtime, problem) || !try_userns(problem) ||
         !osb_state_open(&runtime->state, options->state ? state : NULL, problem->text, sizeof problem->text))
         return false;
-    if (!osb_janitor_start(&runtime->janitor, runtime->state.parent, runtime->state.name, runtime->state.dir))
+    osb_cgroups_open(&runtime->cgroups, runtime->state.name);
+    if (!osb_janitor_start(&runtime->janitor, runtime->state.parent, runtime->state.name, runtime->state.dir,
+                           &runtime->cgroups))
         return PROBLEM(problem, "no process can be made: %s", strerror(errno));
     if (!osb_image_prepare(&runtime->state, execd, problem->text, sizeof problem->text)) {
         osb_janitor_finish(&runtime->janitor);

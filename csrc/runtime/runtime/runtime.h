@@ -8,6 +8,7 @@
 
 #include "runtime/runtime/egress.h"
 #include "runtime/runtime/janitor.h"
+#include "runtime/runtime/limits.h"
 #include "runtime/runtime/state.h"
 #include "runtime/runtime/volume.h"
 #include "runtime/shared/evloop.h"
@@ -32,6 +33,7 @@ struct osb_runtime {
     struct osb_range exempt[OSB_MAX_EXEMPT]; /* addresses that count as public */
     size_t exempt_count;
     struct osb_state state;
+    struct osb_cgroups cgroups;
     struct osb_janitor janitor;
     char bwrap[PATH_MAX];
     char api_key[OSB_SECRET_SIZE * 4];

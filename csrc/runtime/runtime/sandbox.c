@@ -356,6 +356,7 @@ static struct osb_sandbox *new_sandbox(struct osb_runtime *runtime, const struct
     clock_gettime(CLOCK_REALTIME, &sandbox->created_at);
     sandbox->changed_at = sandbox->created_at;
     sandbox->renew_seconds = spec->renew_seconds;
+    sandbox->limits = spec->limits;
     sandbox->network = spec->network;
     sandbox->image = json_incref(spec->image);
     sandbox->platform = json_incref(spec->platform);
@@ -395,6 +396,8 @@ static bool start_processes(struct osb_sandbox *sandbox, char *error, size_t siz
         .proxy = sandbox->network == OSB_NETWORK_PROXY,
         .listen_fd = listener.fd,
         .volumes = &sandbox->volumes,
+        .limits = &sandbox->limits,
+        .cgroups = &runtime->cgroups,
     };
     char reason[512];
     if (!osb_volumes_make_targets(&sandbox->volumes, &runtime->state, sandbox->id, &sandbox->identity, error, size)) {

@@ -45,6 +45,7 @@ struct osb_sandbox_spec {
     enum osb_network_mode network;
     const json_t *policy;       /* for the proxy; NULL lets everything through */
     struct osb_volumes volumes; /* taken over */
+    struct osb_limits limits;
 };
 
 /* `sandbox` runs; or it is NULL and `error` a sentence. */
@@ -76,6 +77,7 @@ struct osb_sandbox {
     json_t *metadata; /* always an object */
     json_t *entrypoint;
     struct osb_identity identity;
+    struct osb_limits limits;
     struct osb_volumes volumes; /* once it runs, closed descriptors */
     struct osb_copy *restore;   /* while the snapshot is copied */
     /* private to sandbox.c */

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "runtime/runtime/clean.h"
+#include "runtime/runtime/limits.h"
 #include "runtime/runtime/log.h"
 #include "runtime/runtime/path.h"
 #include "runtime/shared/text.h"
@@ -71,6 +72,7 @@ static void sweep_one(int parent, const char *name)
         int lock = take_lock(dir);
         if (lock >= 0) {
             osb_log("removing %s of a dead runtime", name);
+            osb_cgroups_sweep(name);
             if (!osb_clean_tree(parent, name) && !osb_clean_tree_in_userns(parent, name))
                 osb_log("%s could not be removed", name);
             close(lock);
