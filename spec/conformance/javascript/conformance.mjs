@@ -201,7 +201,7 @@ await check("egress", async () => {
     await one.kill();
     await one.close();
   }
-}, true);
+});
 
 await check("isolation", async () => {
   assert.ok((await box.isolation.capabilities()).available);

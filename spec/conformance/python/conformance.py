@@ -279,7 +279,7 @@ async def main():
     await check("files", lambda: files(box))
     await check("snapshots", lambda: snapshots(box, kind, manager))
     await check("volumes", lambda: volumes(kind))
-    await check("egress", lambda: egress(kind), optional=True)
+    await check("egress", lambda: egress(kind))
     await check("isolation", lambda: isolation(box), optional=True)
     # what one machine without a gateway, Kubernetes and a vault has not
     soon = int((datetime.now(timezone.utc) + timedelta(minutes=5)).timestamp())
