@@ -42,7 +42,7 @@ end
 -- @tparam table argv
 -- @tparam[opt] table env variables to set (or, with false, to unset), beside the paths of the tests
 function M.program(argv, env)
-  local changes = { LUA_PATH = package.path, LUA_CPATH = package.cpath }
+  local changes = { LUA_PATH = package.path, LUA_CPATH = package.cpath, LD_PRELOAD = false } -- a sanitiser's, for this process only
   for name, value in pairs(env or {}) do changes[name] = value end
   return setmetatable({ process = assert(core.process { argv = argv, env = environment(changes) }) }, Child)
 end
