@@ -134,7 +134,7 @@ local function suite(user)
       local _, number = port:getsockname()
       port:close()
       assert.equal("502 / 502", statuses(id, ("http://%s:%s/"):format(PUBLIC, number)))
-      assert.equal("502 / 502", statuses(id, "http://nowhere.invalid/"))
+      assert.equal("502 / 502", statuses(id, "http://" .. ("x"):rep(64) .. ".invalid/")) -- which is not even asked for
       local raw = "printf '%s\\r\\n\\r\\n' | timeout 10 bash -c 'exec 3<>/dev/tcp/127.0.0.1/3128; cat >&3; head -n 1 <&3'"
       for _, line in ipairs { "CONNECT x HTTP/1.1", "CONNECT http://x:80/ HTTP/1.1", "CONNECT x:0 HTTP/1.1", "CONNECT x:99999 HTTP/1.1",
         "CONNECT  HTTP/1.1", "CONNECT a%%20b:80 HTTP/1.1", "CONNECT u@x:80 HTTP/1.1", "GET /hello HTTP/1.1\\r\\nHost: x",
@@ -154,9 +154,9 @@ local function suite(user)
     end)
 
     it("ends its connections with the sandbox, and lets go of everything", function()
+      -- none are seen but by root: the runtime is closed to its own user
       local function descriptors() return #runtimes.entries("/proc/" .. runtime.pid .. "/fd") end
       runtime:request("DELETE", "/sandboxes/" .. runtime:create())
-      if not has_names and #runtimes.entries("/proc/" .. runtime.pid .. "/fd") == 0 then return end -- closed to its own user
       local before = descriptors()
       origin:route(nil, "/wait", { { wait = "never" } })
       local id = runtime:create()
