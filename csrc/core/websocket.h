@@ -44,7 +44,7 @@ struct osb_websocket {
     size_t reason_len;
     char reason[OSB_WEBSOCKET_REASON_LIMIT];
     const char *failure; /* code of what ended it, or NULL */
-    char failure_text[160];
+    char failure_text[256];
 };
 
 /* Takes over a transfer that got a 101; the caller must not use it again. `interval` is in seconds. NULL when memory is
