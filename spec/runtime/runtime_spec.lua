@@ -306,7 +306,7 @@ describe("a runtime as a service", function()
     port:close()
     local address = "127.0.0.1:" .. number
     local runtime = runtimes.start { arguments = { "--listen", address, "--api-key-file", directory .. "/key", "--state", directory,
-      "--alias", "python:3.12=host" } }
+      "--alias", "python:3.12=host", "--log", "/dev/null" } }
     runtime.url, runtime.api_key = "http://" .. address, "sesame"
     runtimes.await("the service", function() return runtime:request("GET", "/health") == 200 end)
     local id = runtime:create { image = { uri = "python:3.12" } }

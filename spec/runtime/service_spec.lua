@@ -5,13 +5,13 @@ describe("a runtime with a state directory", function()
   local directory, runtime
 
   --- Starts a service in `directory`, like any other before it.
-  local function start(...)
+  local function start()
     local port = assert(require "socket".bind("127.0.0.1", 0))
     local _, number = port:getsockname()
     port:close()
     local address = "127.0.0.1:" .. number
     local key, state = directory .. "/key", directory .. "/state"
-    runtime = runtimes.start { arguments = { "--listen", address, "--api-key-file", key, "--state", state, ... } }
+    runtime = runtimes.start { arguments = { "--listen", address, "--api-key-file", key, "--state", state, "--log", directory .. "/log" } }
     runtime.url, runtime.api_key = "http://" .. address, "sesame"
     runtimes.await("the service", function() return runtime:request("GET", "/health") == 200 end)
   end
@@ -108,12 +108,33 @@ describe("a runtime with a state directory", function()
     assert.equal("kept\ncopied", (runtime:run(copy, "cat /v/f /workspace/f")))
   end)
 
+  it("logs lines of JSON, with no secret in them", function()
+    start()
+    local id = runtime:create { env = { SECRET = "hidden-value" } }
+    local _, endpoint = runtime:request("GET", "/v1/sandboxes/" .. id .. "/endpoints/44772")
+    local key = runtime.api_key
+    stop(15)
+    local text = {}
+    for line in io.lines(directory .. "/log") do
+      local entry = require "cjson".decode(line)
+      assert.matches("^%d+%-%d+%-%d+T.*Z$", entry.time)
+      assert.equal("number", type(entry.pid))
+      text[#text + 1] = entry.message
+    end
+    text = table.concat(text, "\n")
+    assert.matches("sandbox " .. id .. ": Running", text, 1, true)
+    for _, secret in ipairs { "hidden-value", key, endpoint.headers["X-EXECD-ACCESS-TOKEN"] } do
+      assert.is_nil(text:find(secret, 1, true))
+    end
+    assert.equal("-rw-------", runtimes.shell("ls -l " .. directory .. "/log"):sub(1, 10))
+  end)
+
   it("is the only one in its directory", function()
     start()
     local program = os.getenv "OPENSANDBOX_RUNTIME"
     -- another one waits for the processes of a dead one; it is ended before that
-    assert.equal("124", runtimes.shell(("timeout 1 '%s' --listen 127.0.0.1:0 --api-key-file %s/key --state %s/state; echo $?")
-      :format(program, directory, directory)))
+    local options = ("--log /dev/null --listen 127.0.0.1:0 --api-key-file %s/key --state %s/state"):format(directory, directory)
+    assert.equal("124", runtimes.shell(("timeout 1 '%s' %s; echo $?"):format(program, options)))
     assert.equal(200, select(2, get "/sandboxes"))
   end)
 

@@ -1,9 +1,11 @@
 #include "runtime/runtime/log.h"
 
 #include <fcntl.h>
+#include <jansson.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -11,11 +13,15 @@
 
 static int log_fd = -1;
 
-void osb_log_open(void)
+bool osb_log_open(const char *path)
 {
-    const char *path = getenv("OPENSANDBOX_RUNTIME_LOG");
-    if (path && *path)
+    if (!path)
+        return true;
+    if (strcmp(path, "-") == 0)
+        log_fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3); /* the janitor lets go of its standard error */
+    else
         log_fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0600);
+    return log_fd >= 0;
 }
 
 void osb_log(const char *format, ...)
@@ -31,5 +37,11 @@ void osb_log(const char *format, ...)
     va_start(args, format);
     (void)vsnprintf(message, sizeof message, format, args);
     va_end(args);
-    dprintf(log_fd, "%s [%ld] %s\n", stamp, (long)getpid(), message);
+    json_t *line = json_pack("{s:s, s:I, s:o}", "time", stamp, "pid", (json_int_t)getpid(), "message",
+                             osb_json_text(message, strlen(message)));
+    char *text = json_dumps(line, JSON_COMPACT);
+    if (text)
+        dprintf(log_fd, "%s\n", text);
+    free(text);
+    json_decref(line);
 }

@@ -250,8 +250,9 @@ int main(int argc, char **argv)
     osb_options_read(&options, argc, argv);
     detach();
     osb_owner_open(&owner);
-    osb_log_open();
-    if (!prepare(&options, &runtime, &problem))
+    if (!osb_log_open(options.log))
+        (void)PROBLEM(&problem, "the log %s can't be opened: %s", options.log, strerror(errno));
+    if (*problem.text || !prepare(&options, &runtime, &problem))
         return fail(&options, &problem);
     bool ran = run(&options, &runtime, &owner, &problem);
     if (runtime.proxy)

@@ -20,10 +20,11 @@ static const char usage[] =
     "  --proxy-allow-address ADDRESS[/BITS]\n"
     "                        let sandboxes reach it through their proxy although it is not public, as on a test\n"
     "                        network (may be repeated)\n"
+    "  --log FILE            log to FILE, lines of JSON; - is standard error (default, unless embedded)\n"
     "  --help                print this\n"
     "\n"
     "Environment: OPENSANDBOX_EXECD (path of opensandbox-execd; default: beside this program),\n"
-    "OPENSANDBOX_RUNTIME_LOG (file to log to; default: no log), OPENSANDBOX_ALLOWED_HOST_PATHS\n"
+    "OPENSANDBOX_RUNTIME_LOG (what --log is), OPENSANDBOX_ALLOWED_HOST_PATHS\n"
     "(DIR[:DIR]..., for --embedded what --allow-host-path is).\n";
 
 static _Noreturn void misuse(const char *message, const char *argument)
@@ -79,6 +80,7 @@ void osb_options_read(struct osb_options *options, int argc, char **argv)
                                           {"allow-host-network", no_argument, NULL, 'n'},
                                           {"allow-host-path", required_argument, NULL, 'p'},
                                           {"proxy-allow-address", required_argument, NULL, 'x'},
+                                          {"log", required_argument, NULL, 'o'},
                                           {"help", no_argument, NULL, 'h'},
                                           {0}};
     *options = (struct osb_options){0};
@@ -109,6 +111,9 @@ void osb_options_read(struct osb_options *options, int argc, char **argv)
         case 'x':
             add_exempt(options, optarg);
             break;
+        case 'o':
+            options->log = optarg;
+            break;
         case 'h':
             (void)fputs(usage, stdout);
             exit(0);
@@ -122,6 +127,11 @@ void osb_options_read(struct osb_options *options, int argc, char **argv)
         misuse("exactly one of --embedded and --listen is needed", "");
     if (options->listen && !options->api_key_file)
         misuse("--listen needs --api-key-file", "");
+    const char *log = getenv("OPENSANDBOX_RUNTIME_LOG");
+    if (!options->log && log && *log)
+        options->log = log;
+    else if (!options->log && !options->embedded)
+        options->log = "-";
     if (options->embedded)
         allow_paths_of_environment(options);
     if (options->embedded && options->api_key_file)

@@ -11,6 +11,7 @@ struct osb_options {
     bool embedded;
     const char *listen;       /* "ADDR:PORT" */
     const char *state;        /* directory, or NULL */
+    const char *log;          /* file, "-" for standard error, or NULL for no log */
     const char *api_key_file; /* or NULL */
     const char *aliases[OSB_MAX_ALIASES];
     size_t alias_count;
