@@ -14,3 +14,5 @@ files["examples/love"] = { std = "min+love" }
 files["bench"] = { std = "lua54" }
 files[".ci"] = { std = "lua54" }
 files["opensandbox-scm-1.rockspec"] = { std = "rockspec" }
+-- runs on whatever Lua a sandbox has, and puts its own functions in the place of Lua's
+files["csrc/runtime/execd/drivers"] = { std = "max", ignore = { "122", "211" } }
