@@ -290,6 +290,25 @@ describe("the runtime's lifecycle API", function()
     end)
   end)
 
+  it("tells what happened to a sandbox as text, and nothing of a scope", function()
+    local id = create { entrypoint = { "sh", "-c", "echo one >&2; echo two >&2; exec sleep 1000" } }
+    local path = "/v1/sandboxes/" .. id .. "/diagnostics/"
+    runtimes.await("the logs", function() return select(2, get(path .. "logs")):find("two", 1, true) end)
+    local _, logs, headers = get(path .. "logs?tail=1")
+    assert.same({ "two\n", "true" }, { logs, headers.deprecation })
+    assert.matches("text/plain", headers["content-type"], 1, true)
+    runtime:request("POST", "/v1/sandboxes/" .. id .. "/pause")
+    local _, events = get(path .. "events")
+    assert.matches("^%S+Z Running\n%S+Z Paused\n$", events)
+    assert.matches('"id": "' .. id .. '"', select(2, get(path .. "inspect")), 1, true)
+    for _, word in ipairs { "INSPECT", "Paused", "two" } do
+      assert.matches(word, select(2, get(path .. "summary")), 1, true)
+    end
+    assert.equal("501 DIAGNOSTICS_NOT_IMPLEMENTED", refusal("GET", path .. "events?scope=all"))
+    assert.equal("422 detail", refusal("GET", path .. "logs?tail=0"))
+    assert.equal("404 DOCKER::SANDBOX_NOT_FOUND", refusal("GET", "/v1/sandboxes/none/diagnostics/logs"))
+  end)
+
   it("takes metric events", function()
     assert.equal(204, (runtime:request("POST", "/v1/metrics/events", { json = { eventType = "sandbox.create" } })))
   end)

@@ -1,6 +1,5 @@
 #include "entrypoint.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,18 +21,17 @@ bool osb_entrypoint_start(struct osb_entrypoint *entrypoint, struct osb_evloop *
     char error[OSB_CHILD_ERROR_SIZE] = "not found in PATH";
     char *program = strchr(command[0], '/') ? strdup(command[0]) : osb_environment_find_program(command[0]);
     char **environment = osb_environment_merge(NULL);
-    int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
-    const struct osb_child_spec spec = {
-        .program = program, .argv = command, .environment = environment, .output = null, .error = null};
+    const struct osb_child_spec spec = {.program = program,
+                                        .argv = command,
+                                        .environment = environment,
+                                        .output = STDERR_FILENO,
+                                        .error = STDERR_FILENO};
     *entrypoint = (struct osb_entrypoint){.loop = loop};
-    bool started =
-        program && environment && null >= 0 && osb_child_start(children, &spec, ended, entrypoint, error) > 0;
+    bool started = program && environment && osb_child_start(children, &spec, ended, entrypoint, error) > 0;
     if (!started) {
         entrypoint->status = 127;
         dprintf(log_fd, "opensandbox-execd: the entrypoint %s can't be started: %s\n", command[0], error);
     }
-    if (null >= 0)
-        close(null);
     osb_environment_release(environment);
     free(program);
     return started;

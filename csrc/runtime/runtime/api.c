@@ -55,12 +55,6 @@ static void take_event(struct osb_http_request *request, void *context)
     osb_http_reply_empty(request, 204);
 }
 
-static void no_diagnostics(struct osb_http_request *request, void *context)
-{
-    (void)context;
-    osb_http_reply_error(request, 501, "DIAGNOSTICS_NOT_IMPLEMENTED", "This runtime has no diagnostics.");
-}
-
 static void no_pools(struct osb_http_request *request, void *context)
 {
     (void)context;
@@ -86,7 +80,10 @@ static const struct osb_http_route routes[] = {
     {"GET", "/snapshots", osb_api_list_snapshots, false},
     {"GET", "/snapshots/:id", osb_api_get_snapshot, false},
     {"DELETE", "/snapshots/:id", osb_api_delete_snapshot, false},
-    {"GET", "/sandboxes/:id/diagnostics/*", no_diagnostics, false},
+    {"GET", "/sandboxes/:id/diagnostics/logs", osb_api_diagnostic_logs, false},
+    {"GET", "/sandboxes/:id/diagnostics/events", osb_api_diagnostic_events, false},
+    {"GET", "/sandboxes/:id/diagnostics/inspect", osb_api_diagnostic_inspect, false},
+    {"GET", "/sandboxes/:id/diagnostics/summary", osb_api_diagnostic_summary, false},
     {"*", "/pools/*", no_pools, false},
 };
 

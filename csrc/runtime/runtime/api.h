@@ -30,6 +30,15 @@ void osb_api_pause(struct osb_http_request *request, void *context);
 void osb_api_resume(struct osb_http_request *request, void *context);
 void osb_api_renew(struct osb_http_request *request, void *context);
 
+/* The Sandbox of the API (the caller's); NULL when memory is out. */
+json_t *osb_api_sandbox_json(const struct osb_sandbox *sandbox);
+
+/* api_diagnostics.c */
+void osb_api_diagnostic_logs(struct osb_http_request *request, void *context);
+void osb_api_diagnostic_events(struct osb_http_request *request, void *context);
+void osb_api_diagnostic_inspect(struct osb_http_request *request, void *context);
+void osb_api_diagnostic_summary(struct osb_http_request *request, void *context);
+
 /* api_snapshot.c */
 void osb_api_create_snapshot(struct osb_http_request *request, void *context);
 void osb_api_list_snapshots(struct osb_http_request *request, void *context);

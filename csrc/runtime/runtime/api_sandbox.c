@@ -69,6 +69,11 @@ static json_t *sandbox_json(const struct osb_sandbox *sandbox, bool with_image)
     return body;
 }
 
+json_t *osb_api_sandbox_json(const struct osb_sandbox *sandbox)
+{
+    return sandbox_json(sandbox, true);
+}
+
 /* The body as an object; else answers 422 and returns NULL. */
 static json_t *read_object(struct osb_http_request *request)
 {

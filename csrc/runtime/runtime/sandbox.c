@@ -17,7 +17,8 @@
 #include "runtime/runtime/snapshot.h"
 #include "runtime/shared/text.h"
 
-#define START_PATIENCE 30000     /* ms */
+#define START_PATIENCE 30000 /* ms */
+#define OUTPUT_LOGGED ((size_t)64 << 10)
 #define LONGEST_TIMER 86400000LL /* ms; later expiries are looked at again */
 
 const char *osb_sandbox_state_name(const struct osb_sandbox *sandbox)
@@ -39,6 +40,7 @@ static void change_state(struct osb_sandbox *sandbox, enum osb_sandbox_state sta
     sandbox->state = state;
     clock_gettime(CLOCK_REALTIME, &sandbox->changed_at);
     osb_log("sandbox %s: %s", sandbox->id, osb_sandbox_state_name(sandbox));
+    osb_diary_event(&sandbox->diary, osb_sandbox_state_name(sandbox));
     osb_record_save(sandbox);
 }
 
@@ -101,6 +103,7 @@ static void free_sandbox(struct osb_sandbox *sandbox)
     json_decref(sandbox->metadata);
     json_decref(sandbox->entrypoint);
     osb_volumes_close(&sandbox->volumes);
+    osb_diary_free(&sandbox->diary);
     explicit_bzero(sandbox->token, sizeof sandbox->token);
     explicit_bzero(sandbox->egress_token, sizeof sandbox->egress_token);
     free(sandbox);
@@ -259,7 +262,8 @@ static void on_ready(void *context, uint32_t events)
     check_ready(sandbox);
 }
 
-/* What execd says on stderr goes to the log; the first words are kept for the error of create. */
+/* What execd and the entrypoint print goes to the diary, and its beginning to the log; the first words are kept for the
+ * error of create. */
 static void read_output(void *context, uint32_t events)
 {
     struct osb_sandbox *sandbox = context;
@@ -270,8 +274,12 @@ static void read_output(void *context, uint32_t events)
         end_watch(&sandbox->output_watch, &sandbox->process.output_fd);
         return;
     }
+    if (len > 0 && sandbox->logged < OUTPUT_LOGGED) {
+        sandbox->logged += (size_t)len;
+        osb_log("sandbox %s says: %.*s", sandbox->id, (int)len, text);
+    }
     if (len > 0)
-        osb_log("sandbox %s, execd: %.*s", sandbox->id, (int)len, text);
+        osb_diary_log(&sandbox->diary, text, (size_t)len);
     size_t room = sizeof sandbox->output - 1 - sandbox->output_len;
     if (len <= 0 || sandbox->state != OSB_PENDING || room == 0)
         return;

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "runtime/runtime/copy.h"
+#include "runtime/runtime/diary.h"
 #include "runtime/runtime/egress.h"
 #include "runtime/runtime/identity.h"
 #include "runtime/runtime/isolation.h"
@@ -76,6 +77,7 @@ struct osb_sandbox {
     json_t *platform;
     json_t *metadata; /* always an object */
     json_t *entrypoint;
+    struct osb_diary diary;
     struct osb_identity identity;
     struct osb_limits limits;
     struct osb_volumes volumes; /* once it runs, closed descriptors */
@@ -99,6 +101,7 @@ struct osb_sandbox {
     size_t status_len;
     char output[1024]; /* the first that was printed on stderr before it ran */
     size_t output_len;
+    size_t logged;               /* bytes of output that went to the log */
     osb_sandbox_started started; /* while create waits */
     void *started_context;
     osb_sandbox_gone gone; /* while delete waits */
