@@ -11,6 +11,13 @@
 #define LEAST_CPU 10
 #define MOST 1e15
 
+/* With AddressSanitizer execd reserves more than any limit of a process would allow. */
+#ifdef __SANITIZE_ADDRESS__
+static const bool per_process = false;
+#else
+static const bool per_process = true;
+#endif
+
 static const struct {
     const char *name;
     double factor;
@@ -64,13 +71,13 @@ bool osb_limits_apply(const struct osb_limits *limits, const int entries[OSB_CGR
     }
     /* what a process has for itself; a limit of its addresses would stop programs that reserve more than they use */
     const rlim_t most = (rlim_t)limits->memory;
-    return entries[OSB_CGROUP_MEMORY] >= 0 || most == 0 ||
+    return entries[OSB_CGROUP_MEMORY] >= 0 || most == 0 || !per_process ||
            setrlimit(RLIMIT_DATA, &(struct rlimit){.rlim_cur = most, .rlim_max = most}) == 0;
 }
 
 json_t *osb_limits_report(const struct osb_cgroups *cgroups, const struct osb_limits *limits)
 {
-    const char *memory = *cgroups->base[OSB_CGROUP_MEMORY] ? "cgroup" : "process";
+    const char *memory = *cgroups->base[OSB_CGROUP_MEMORY] ? "cgroup" : per_process ? "process" : "none";
     return json_pack("{s:s, s:s, s:s, s:s}", "cpu", limits->cpu && *cgroups->base[OSB_CGROUP_CPU] ? "cgroup" : "none",
                      "memory", limits->memory ? memory : "none", "pids",
                      *cgroups->base[OSB_CGROUP_PIDS] ? "cgroup" : "user", "disk", "none");

@@ -243,14 +243,14 @@ static bool run(const struct osb_options *options, struct osb_runtime *runtime, 
 
 int main(int argc, char **argv)
 {
-    struct osb_options options;
+    static struct osb_options options;
     struct osb_owner owner;
     struct problem problem = {{0}};
     static struct osb_runtime runtime;
     osb_options_read(&options, argc, argv);
     detach();
     osb_owner_open(&owner);
-    if (!osb_log_open(options.log))
+    if (!osb_log_open(options.log) && !options.log_optional)
         (void)PROBLEM(&problem, "the log %s can't be opened: %s", options.log, strerror(errno));
     if (*problem.text || !prepare(&options, &runtime, &problem))
         return fail(&options, &problem);

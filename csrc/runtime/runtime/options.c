@@ -128,6 +128,7 @@ void osb_options_read(struct osb_options *options, int argc, char **argv)
     if (options->listen && !options->api_key_file)
         misuse("--listen needs --api-key-file", "");
     const char *log = getenv("OPENSANDBOX_RUNTIME_LOG");
+    options->log_optional = !options->log;
     if (!options->log && log && *log)
         options->log = log;
     else if (!options->log && !options->embedded)

@@ -12,6 +12,7 @@ struct osb_options {
     const char *listen;       /* "ADDR:PORT" */
     const char *state;        /* directory, or NULL */
     const char *log;          /* file, "-" for standard error, or NULL for no log */
+    bool log_optional;        /* none will do when it can't be opened */
     const char *api_key_file; /* or NULL */
     const char *aliases[OSB_MAX_ALIASES];
     size_t alias_count;
