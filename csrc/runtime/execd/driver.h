@@ -26,7 +26,6 @@ struct osb_driver {
     const unsigned char *text;
     const size_t *size;
     bool shell;             /* requests are commands on its standard input; else a line with the length, and the code */
-    bool loses_interrupts;  /* they may come at a wrong moment: they are repeated until it has stopped */
     bool counts_interrupts; /* it learns of interrupts by OSB_DRIVER_INTERRUPTS, not by SIGINT */
 };
 

@@ -17,10 +17,6 @@
 #define READ_SIZE ((size_t)64 << 10)
 #define LINE_MAX_SIZE ((size_t)12 << 20) /* bytes of a message; what it becomes stays below what clients take */
 
-#define AGAIN_AFTER 1000 /* ms */
-#define REST_AFTER 100   /* ms */
-#define MAX_TIMES 50
-
 enum { STDOUT, STDERR, MESSAGES, SOURCES };
 
 struct osb_interpreter {
@@ -42,8 +38,6 @@ struct osb_interpreter {
     unsigned int number;                   /* of the request */
     bool ready, waiting, running, started; /* waiting: a request is kept until the driver is ready */
     bool interrupt_due;                    /* as soon as the code has started */
-    struct osb_timer again;                /* interrupts it once more */
-    unsigned int times;                    /* that it was */
     bool too_long;                         /* the message under way is dropped */
     bool paused, exited, busy;
     int status;
@@ -53,7 +47,6 @@ static char read_buffer[READ_SIZE];
 
 static void interpreter_free(struct osb_interpreter *interpreter)
 {
-    osb_timer_stop(interpreter->execd->loop, &interpreter->again);
     osb_watch_remove(interpreter->request_watch);
     for (size_t i = 0; i < SOURCES; i++) {
         osb_watch_remove(interpreter->sources[i].watch);
@@ -97,43 +90,25 @@ static void requests_ready(void *context, uint32_t events)
     send_requests(context);
 }
 
-static void interrupt_now(void *context)
-{
-    struct osb_interpreter *interpreter = context;
-    const struct osb_driver *driver = interpreter->driver;
-    if (interpreter->interrupts < 0)
-        kill(-interpreter->pid, SIGINT);
-    else
-        osb_child_interrupt_below(interpreter->pid);
-    if (!osb_driver_after_interrupt(driver, interpreter->number, &interpreter->to_send))
-        kill(-interpreter->pid, SIGKILL);
-    send_requests(interpreter);
-    if (driver->loses_interrupts && ++interpreter->times < MAX_TIMES)
-        osb_timer_start(interpreter->execd->loop, &interpreter->again, AGAIN_AFTER, interrupt_now, interpreter);
-}
-
-/* A process that was just being started when its shell was interrupted has missed that, and the shell, which has gone
- * back to its input, waits for it before it runs anything more. */
-static void interrupt_rest(void *context)
-{
-    struct osb_interpreter *interpreter = context;
-    osb_child_interrupt_below(interpreter->pid);
-    osb_timer_start(interpreter->execd->loop, &interpreter->again, REST_AFTER, interrupt_rest, interpreter);
-}
-
-static void interrupt_begin(struct osb_interpreter *interpreter)
+static void interrupt_now(struct osb_interpreter *interpreter)
 {
     interpreter->interrupt_due = false;
-    interpreter->times = 0;
-    if (interpreter->interrupts >= 0 && write(interpreter->interrupts, "!", 1) < 0)
+    if (interpreter->interrupts < 0) {
+        kill(-interpreter->pid, SIGINT);
+    } else {
+        if (write(interpreter->interrupts, "!", 1) < 0)
+            kill(-interpreter->pid, SIGKILL);
+        osb_child_interrupt_below(interpreter->pid);
+    }
+    if (!osb_driver_after_interrupt(interpreter->driver, interpreter->number, &interpreter->to_send))
         kill(-interpreter->pid, SIGKILL);
-    interrupt_now(interpreter);
+    send_requests(interpreter);
 }
 
 void osb_interpreter_interrupt(struct osb_interpreter *interpreter)
 {
     if (interpreter->started)
-        interrupt_begin(interpreter);
+        interrupt_now(interpreter);
     else
         interpreter->interrupt_due = interpreter->running || interpreter->waiting;
 }
@@ -160,9 +135,6 @@ static void drain_outputs(struct osb_interpreter *interpreter)
 
 static void start_waiting(struct osb_interpreter *interpreter)
 {
-    if (interpreter->driver->shell && interpreter->times > 0)
-        interrupt_rest(interpreter);
-    interpreter->times = 0;
     interpreter->waiting = false;
     interpreter->running = true;
     send_requests(interpreter);
@@ -189,14 +161,11 @@ static void take_message(struct osb_interpreter *interpreter, const char *line, 
     } else if (json_is_object(message) && interpreter->running && !stale) {
         if (json_object_get(message, "started")) {
             interpreter->started = true;
-            osb_timer_stop(interpreter->execd->loop, &interpreter->again);
             if (interpreter->interrupt_due)
-                interrupt_begin(interpreter);
+                interrupt_now(interpreter);
         } else {
-            if (json_object_get(message, "done")) {
+            if (json_object_get(message, "done"))
                 interpreter->running = interpreter->started = false;
-                osb_timer_stop(interpreter->execd->loop, &interpreter->again);
-            }
             interpreter->events.message(interpreter->events.context, message);
         }
     }

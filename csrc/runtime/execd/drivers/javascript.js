@@ -21,18 +21,6 @@
     while (bytes.length > 0) bytes = bytes.subarray(fs.writeSync(EVENTS, bytes));
   }
 
-  // Output goes out at once and without the state of a stream, which an interrupt in its midst would leave broken.
-  for (const [stream, descriptor] of [[process.stdout, 1], [process.stderr, 2]]) {
-    stream._handle.setBlocking(true);
-    stream.write = (chunk, encoding, done) => {
-      let bytes = typeof chunk === 'string' ? Buffer.from(chunk, typeof encoding === 'string' ? encoding : 'utf8') : chunk;
-      while (bytes.length > 0) bytes = bytes.subarray(fs.writeSync(descriptor, bytes));
-      const finish = typeof encoding === 'function' ? encoding : done;
-      if (finish) process.nextTick(finish);
-      return true;
-    };
-  }
-
   // ---- what values look like ----
 
   const display = Symbol.for('Jupyter.display');

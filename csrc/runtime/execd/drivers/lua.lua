@@ -1,12 +1,11 @@
 -- Runs the code of a Lua context; for Lua 5.1 to 5.4. Requests come on descriptor 7: a line with a length, and that many bytes of code.
 -- What there is to tell goes as lines of JSON to descriptor 8: {"ready"}; then for each request {"started"}, from which on it can be
--- interrupted, {"result": {type: value}}, {"error": {…}}, and {"done": 0}. Lua can't handle signals: the file of descriptor 10 grows by a
--- byte with every interrupt, and a count hook looks at its size.
--- luacheck: ignore 113/loadstring 122
+-- interrupted, {"result": {type: value}}, {"error": {…}}, and {"done": 0}. The file of descriptor 10 grows by a byte with every interrupt: Lua can't
+-- handle signals, so a count hook looks at its size.
 local requests = assert(io.open("/proc/self/fd/7", "rb"))
 local events = assert(io.open("/proc/self/fd/8", "wb"))
 local interrupts = assert(io.open("/proc/self/fd/10", "rb"))
-local sethook, traceback, create, resume = debug.sethook, debug.traceback, coroutine.create, coroutine.resume
+local sethook, traceback, create, resume, yield = debug.sethook, debug.traceback, coroutine.create, coroutine.resume, coroutine.yield
 local load_text, unpack = loadstring or load, table.unpack or unpack
 local HOOK_COUNT = 100000 -- instructions
 
